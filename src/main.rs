@@ -1,0 +1,2 @@
+//! Ringlane.
+fn main() {}

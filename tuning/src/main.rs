@@ -1,0 +1,2 @@
+//! ringlane-tune.
+fn main() {}
