@@ -1,0 +1,72 @@
+//! Files of one shard, in two halves. *Calls* return at once and touch only the page cache: append, read what is
+//! resident, open. *Jobs* are all that may wait for the device or free pages (sync, write-back, preallocation, rename, remove,
+//! close, reading what is cold): they run through the ring and end as `Event::JobDone`.
+//! Start-up (before the loop runs) may use the calls of `Disk` marked so.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::ids::Position;
+use crate::parts::OpenFile;
+
+/// What may take long. Paths are relative to the data directory. The job, files included, is given back when it ended.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// Reserves space for `size` bytes from `position` without changing the file's size (`fallocate`, `FALLOC_FL_KEEP_SIZE`).
+    /// A file system that cannot is no error.
+    Preallocate { file: Rc<OpenFile>, position: Position, size: u64 },
+    /// Starts write-back of a range without waiting for it to be durable (`sync_file_range`, `SYNC_FILE_RANGE_WRITE`).
+    StartWriteback { file: Rc<OpenFile>, position: Position, size: u64 },
+    /// Makes everything written to the file so far durable (`fdatasync`).
+    Sync { file: Rc<OpenFile> },
+    /// Cuts the file to `size` bytes.
+    Truncate { file: Rc<OpenFile>, size: u64 },
+    /// Reads a range into the page cache.
+    ReadAhead { file: Rc<OpenFile>, position: Position, size: u64 },
+    /// Closes the file: the caller must hold the last `Rc` besides this one. The handle is dead afterwards.
+    Close { file: Rc<OpenFile> },
+    /// Renames a file or directory.
+    Rename { from: PathBuf, to: PathBuf },
+    /// Unlinks a file. One that is not there is no error.
+    Remove { path: PathBuf },
+    /// Removes a directory with all that is in it. One that is not there is no error.
+    RemoveDir { path: PathBuf },
+    /// Writes a small file whole and atomically: `<path>.tmp`, write, fdatasync if `sync`, rename over `path`.
+    Replace { path: PathBuf, bytes: Vec<u8>, sync: bool },
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// File or directory name without its path.
+    pub name: String,
+    /// A directory?
+    pub is_dir: bool,
+    /// Size in bytes (0 for directories).
+    pub size: u64,
+}
+
+/// The data directory as one shard sees it. All paths are relative to it.
+pub trait Disk {
+    /// Opens for reading and writing; creates it (and its directory) if `create`. Does not truncate.
+    fn open(&mut self, path: &Path, create: bool) -> io::Result<Rc<OpenFile>>;
+    /// Size in bytes.
+    fn size(&mut self, file: &OpenFile) -> io::Result<u64>;
+    /// Writes all slices one after another from `position`: all or an error (the file may then hold a part).
+    fn write(&mut self, file: &OpenFile, position: Position, slices: &[IoSlice<'_>]) -> io::Result<()>;
+    /// Reads up to `into.len()` bytes, only from the page cache: `WouldBlock` when the first byte is not there.
+    /// A shorter count than asked: end of file, or the rest is cold.
+    fn read_resident(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize>;
+    /// Starts a job.
+    fn start(&mut self, owner: crate::ids::JobOwner, job: Job);
+
+    /// Start-up, compaction slices and shutdown: reads, waiting for the device if need be. Short only at the end of the file.
+    fn read(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize>;
+    /// Start-up: names in a directory, sorted. `NotFound` if there is none.
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<Entry>>;
+    /// Start-up: a small file whole.
+    fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Start-up and shutdown: runs a job to its end before returning.
+    fn run(&mut self, job: Job) -> io::Result<()>;
+}

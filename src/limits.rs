@@ -1,0 +1,16 @@
+//! Every bound in one place, with the relations between them checked by the compiler. Sizes in bytes.
+
+/// Fixed part of a record batch v2 (magic 2), before its records.
+pub const BATCH_HEADER_SIZE: usize = 61;
+/// Kafka's default of `socket.request.max.bytes`.
+pub const REQUEST_SIZE_MAX: usize = 100 * 1024 * 1024;
+/// A frame shorter than this is received into a small shared buffer in one go.
+pub const SMALL_BUFFER_SIZE: usize = 16 * 1024;
+/// How much is reserved for a large frame before its bytes have come: a peer's word is not enough to reserve more.
+pub const FRAME_RESERVE_MAX: usize = 1024 * 1024;
+/// Requests of one connection that are accepted but not answered; more are not read until some are.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
+/// Bytes of replies that wait for one slow reader; above it, nothing more is read from that connection.
+pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
+
+const _: () = assert!(SMALL_BUFFER_SIZE < FRAME_RESERVE_MAX && FRAME_RESERVE_MAX < REQUEST_SIZE_MAX);
