@@ -14,7 +14,10 @@
 //! ids   parts   limits     words / what a reply is made of / bounds
 //! ```
 
+pub mod cluster;
+pub mod config;
 pub mod ids;
 pub mod io;
 pub mod limits;
+pub mod mailbox;
 pub mod parts;

@@ -1,0 +1,144 @@
+//! The cluster image: the fold of all metadata records. Immutable; every shard holds an `Arc` of the newest one it has
+//! seen, and a new epoch is a new image that shares what did not change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{BrokerConfig, Settings, TopicConfig};
+use crate::ids::{LeaderEpoch, NodeId, ShardId, TopicId, TopicName};
+
+/// Everything a shard needs to know about the cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterImage {
+    /// Rises by one with each image published.
+    pub epoch: u64,
+    /// Offset of the last metadata record folded in; -1: none.
+    pub metadata_offset: i64,
+    /// From `meta.properties`.
+    pub cluster_id: Arc<str>,
+    /// By node id: one per core of each host.
+    pub brokers: BTreeMap<NodeId, Broker>,
+    /// By name.
+    pub topics: BTreeMap<TopicName, Arc<Topic>>,
+    /// The same topics by id.
+    pub topics_by_id: BTreeMap<TopicId, Arc<Topic>>,
+    /// Configuration set at run time for one broker; `None`: for all of them.
+    pub dynamic_configs: BTreeMap<Option<NodeId>, BTreeMap<String, String>>,
+    /// What the configuration file and the command line set.
+    pub settings: Arc<Settings>,
+    /// `settings` with the dynamic configuration of all brokers over it.
+    pub config: Arc<BrokerConfig>,
+    /// First producer id of the block that is allocated next.
+    pub next_producer_id: i64,
+    /// Finalized features and their levels (`metadata.version`, ...).
+    pub features: BTreeMap<String, i16>,
+}
+
+/// One core, as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// `node.id` + the shard's index.
+    pub id: NodeId,
+    /// Where clients connect to.
+    pub host: Arc<str>,
+    /// Port of `host`.
+    pub port: u16,
+    /// The host, or `broker.rack`.
+    pub rack: Option<Arc<str>>,
+    /// Its shard in this process; `None`: on another host, or a core that is gone.
+    pub shard: Option<ShardId>,
+    /// Epoch of its registration.
+    pub epoch: i64,
+    /// Not (or no longer) there.
+    pub fenced: bool,
+}
+
+/// A topic.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// Never used again, also when the name is.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// By partition index, without gaps.
+    pub partitions: Vec<PartitionInfo>,
+    /// Configuration set for this topic.
+    pub overrides: BTreeMap<String, String>,
+    /// `overrides` over the brokers' defaults.
+    pub config: Arc<TopicConfig>,
+    /// `__consumer_offsets` and its like.
+    pub internal: bool,
+}
+
+/// Who leads a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// The leader; -1: none.
+    pub leader: NodeId,
+    /// Rises with each change of leader.
+    pub leader_epoch: LeaderEpoch,
+    /// All replicas, preferred leader first.
+    pub replicas: Vec<NodeId>,
+    /// The replicas that have all acknowledged records.
+    pub isr: Vec<NodeId>,
+    /// Rises with each change of any kind.
+    pub partition_epoch: i32,
+}
+
+impl ClusterImage {
+    /// A cluster without brokers and topics.
+    pub fn empty(cluster_id: Arc<str>, settings: Arc<Settings>, config: Arc<BrokerConfig>) -> ClusterImage {
+        ClusterImage {
+            epoch: 0,
+            metadata_offset: -1,
+            cluster_id,
+            brokers: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            topics_by_id: BTreeMap::new(),
+            dynamic_configs: BTreeMap::new(),
+            settings,
+            config,
+            next_producer_id: 0,
+            features: BTreeMap::new(),
+        }
+    }
+
+    /// A topic by name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics_by_id.get(&id)
+    }
+
+    /// A partition by topic name and index.
+    pub fn partition(&self, topic: &str, index: i32) -> Option<&PartitionInfo> {
+        self.topics.get(topic)?.partition(index)
+    }
+
+    /// Brokers that can be connected to.
+    pub fn alive_brokers(&self) -> impl Iterator<Item = &Broker> {
+        self.brokers.values().filter(|b| !b.fenced)
+    }
+
+    /// All partitions that `node` leads, by topic and index.
+    pub fn led_by(&self, node: NodeId) -> impl Iterator<Item = (&Arc<Topic>, i32, &PartitionInfo)> {
+        self.topics.values().flat_map(move |topic| {
+            topic
+                .partitions
+                .iter()
+                .enumerate()
+                .filter(move |(_, p)| p.leader == node)
+                .map(move |(i, p)| (topic, i as i32, p))
+        })
+    }
+}
+
+impl Topic {
+    /// A partition by index.
+    pub fn partition(&self, index: i32) -> Option<&PartitionInfo> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
