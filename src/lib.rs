@@ -21,3 +21,4 @@ pub mod io;
 pub mod limits;
 pub mod mailbox;
 pub mod parts;
+pub mod wire;

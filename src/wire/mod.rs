@@ -1,0 +1,13 @@
+//! Bytes and their meaning. Requests are read where they were received: nothing here copies record data, reserves
+//! memory by a length the peer claims, or panics on what a peer sent. Depends on `ids` only; the three hot messages
+//! (Produce request, Fetch request and reply) have their own codec, everything else is the crate `kafka-protocol`.
+
+pub mod batch;
+pub mod error_code;
+pub mod frame;
+pub mod reader;
+pub mod record;
+pub mod writer;
+
+pub use error_code::ErrorCode;
+pub use reader::DecodeError;
