@@ -1,5 +1,10 @@
 //! What governs one topic's logs, resolved: the topic's own settings over the broker's.
 
+use std::collections::BTreeMap;
+
+use super::keys::{self, topic_key};
+use super::layers::{Layers, Values};
+
 /// Settings of one topic. Times in milliseconds, sizes in bytes; `None` where Kafka says "no limit".
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
@@ -61,4 +66,126 @@ pub enum TimestampType {
     CreateTime,
     /// The broker's, at append.
     LogAppendTime,
+}
+
+impl TopicConfig {
+    /// A topic's own settings over the brokers'. The error is Kafka's message for INVALID_CONFIG.
+    pub fn resolve(overrides: &BTreeMap<String, String>, layers: &Layers<'_>) -> Result<TopicConfig, String> {
+        for (name, value) in overrides {
+            let key = topic_key(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+            key.check(value)?;
+        }
+        let find = |key| layers.topic_values(key, overrides).swap_remove(0).value;
+        let v = Values { find, key: topic_key };
+        let policies = v.list("cleanup.policy");
+        let has = |policy: &str| policies.iter().any(|p| p.eq_ignore_ascii_case(policy));
+        let config = TopicConfig {
+            delete: has("delete"),
+            compact: has("compact"),
+            segment_bytes: match v.text("internal.segment.bytes") {
+                Some(_) => v.unsigned32("internal.segment.bytes"),
+                None => v.unsigned32("segment.bytes"),
+            },
+            segment_ms: v.unsigned("segment.ms"),
+            segment_jitter_ms: v.unsigned("segment.jitter.ms"),
+            segment_index_bytes: v.unsigned32("segment.index.bytes"),
+            segment_recycle: v.flag("segment.recycle.enable"),
+            index_interval_bytes: v.unsigned32("index.interval.bytes"),
+            preallocate: v.flag("preallocate"),
+            retention_bytes: v.limit("retention.bytes"),
+            retention_ms: v.limit("retention.ms"),
+            flush_messages: v.limit("flush.messages"),
+            flush_ms: v.limit("flush.ms"),
+            file_delete_delay_ms: v.unsigned("file.delete.delay.ms"),
+            delete_retention_ms: v.unsigned("delete.retention.ms"),
+            compaction_lag_ms_min: v.unsigned("min.compaction.lag.ms"),
+            compaction_lag_ms_max: v.limit("max.compaction.lag.ms"),
+            cleanable_dirty_ratio_min: v.get("min.cleanable.dirty.ratio"),
+            message_bytes_max: v.unsigned32("max.message.bytes"),
+            timestamp_type: match v.text("message.timestamp.type").as_deref() {
+                Some("LogAppendTime") => TimestampType::LogAppendTime,
+                _ => TimestampType::CreateTime,
+            },
+            timestamp_before_ms_max: v.limit("message.timestamp.before.max.ms"),
+            timestamp_after_ms_max: v.limit("message.timestamp.after.max.ms"),
+            insync_replicas_min: v.unsigned32("min.insync.replicas"),
+            unclean_leader_election: v.flag("unclean.leader.election.enable"),
+        };
+        let compression = v.text("compression.type").unwrap_or_default();
+        if compression != "producer" {
+            return Err(format!(
+                "Invalid value {compression} for configuration compression.type: batches are stored as producers \
+                 compressed them; only producer is supported"
+            ));
+        }
+        if v.flag("remote.storage.enable") {
+            return Err("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
+                        remote storage."
+                .to_string());
+        }
+        if config.compaction_lag_ms_max.is_some_and(|max| config.compaction_lag_ms_min > max) {
+            return Err(format!(
+                "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+                config.compaction_lag_ms_min,
+                config.compaction_lag_ms_max.unwrap_or_default()
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Kafka's defaults.
+    pub fn kafka_default() -> TopicConfig {
+        let settings = super::Settings::default();
+        TopicConfig::resolve(&BTreeMap::new(), &Layers::of(&settings)).expect("defaults are valid")
+    }
+
+    /// Settings that clients may see, by name.
+    pub fn described_keys() -> impl Iterator<Item = &'static keys::Key> {
+        keys::topic_keys().filter(|key| !key.is_internal())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn resolve(overrides: &[(&str, &str)], settings: &[(&str, &str)]) -> Result<TopicConfig, String> {
+        let mut file = Settings::default();
+        settings.iter().for_each(|(name, value)| file.set(name, value).unwrap());
+        let overrides = overrides.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        TopicConfig::resolve(&overrides, &Layers::of(&file))
+    }
+
+    #[test]
+    fn defaults_are_kafkas() {
+        let config = TopicConfig::kafka_default();
+        assert!(config.delete && !config.compact && config.segment_recycle);
+        assert_eq!(config.segment_bytes, 1 << 30);
+        assert_eq!(config.retention_ms, Some(7 * 24 * 3_600_000));
+        assert_eq!((config.retention_bytes, config.flush_ms, config.flush_messages), (None, None, None));
+        assert_eq!(config.message_bytes_max, 1_048_588);
+        assert_eq!(config.timestamp_after_ms_max, Some(3_600_000));
+    }
+
+    #[test]
+    fn the_finer_unit_wins_and_the_topic_wins_over_all() {
+        let brokers = [("log.retention.hours", "1"), ("log.retention.minutes", "2")];
+        assert_eq!(resolve(&[], &brokers).unwrap().retention_ms, Some(120_000));
+        assert_eq!(resolve(&[("retention.ms", "-1")], &brokers).unwrap().retention_ms, None);
+        assert_eq!(resolve(&[], &[("log.roll.hours", "3")]).unwrap().segment_ms, 3 * 3_600_000);
+        assert_eq!(resolve(&[], &[("log.flush.scheduler.interval.ms", "5")]).unwrap().flush_ms, Some(5));
+        assert!(!resolve(&[], &[("log.segment.recycle.enable", "false")]).unwrap().segment_recycle);
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let refused = |name, value| resolve(&[(name, value)], &[]).unwrap_err();
+        assert_eq!(refused("segment.size", "1"), "Unknown topic config name: segment.size");
+        assert!(refused("segment.bytes", "14").contains("at least 1048576"));
+        assert!(refused("compression.type", "zstd").contains("only producer is supported"));
+        assert!(refused("remote.storage.enable", "true").contains("Tiered Storage"));
+        let lag = [("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")];
+        assert!(resolve(&lag, &[]).unwrap_err().starts_with("conflict topic config"));
+    }
 }
