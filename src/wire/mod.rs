@@ -4,10 +4,14 @@
 
 pub mod batch;
 pub mod error_code;
+pub mod fetch;
 pub mod frame;
+pub mod produce;
 pub mod reader;
 pub mod record;
+pub mod routing;
 pub mod writer;
 
 pub use error_code::ErrorCode;
 pub use reader::DecodeError;
+pub use routing::TopicRef;
