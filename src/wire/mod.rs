@@ -6,10 +6,13 @@ pub mod batch;
 pub mod error_code;
 pub mod fetch;
 pub mod frame;
+pub mod messages;
 pub mod produce;
 pub mod reader;
 pub mod record;
+mod requests;
 pub mod routing;
+pub mod shape;
 pub mod writer;
 
 pub use error_code::ErrorCode;

@@ -436,17 +436,7 @@ impl<'a> BatchBuilder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A small generator, so that a failing case can be run again.
-    struct Random(u64);
-    impl Random {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % n
-        }
-    }
+    use crate::wire::shape::tests::Random;
 
     fn walk_the_long_way(bytes: &[u8], count: i32) -> Result<(), (i32, RecordFault)> {
         let mut rest = bytes;
@@ -466,8 +456,8 @@ mod tests {
             let count = 1 + random.below(6) as i32;
             for i in 0..count {
                 let size = if random.below(8) == 0 { random.below(20_000) } else { random.below(90) };
-                let value = vec![b'v'; size as usize];
-                let key = vec![b'k'; random.below(70) as usize];
+                let value = vec![b'v'; size];
+                let key = vec![b'k'; random.below(70)];
                 let header: &[(&[u8], Option<&[u8]>)] = &[(b"h", None), (b"i", Some(b"x"))];
                 let bits = random.below(40);
                 let timestamp_delta = random.below(1 << bits) as i64 - 9;
@@ -481,7 +471,7 @@ mod tests {
                 );
             }
             for _ in 0..random.below(3) {
-                let at = random.below(bytes.len().min(200) as u64) as usize;
+                let at = random.below(bytes.len().min(200));
                 bytes[at] = match random.below(3) {
                     0 => random.below(256) as u8,
                     1 => bytes[at] ^ 1 << random.below(8),
