@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{BrokerConfig, Settings, TopicConfig};
+use crate::config::{BrokerConfig, Layers, Settings, TopicConfig};
 use crate::ids::{LeaderEpoch, NodeId, ShardId, TopicId, TopicName};
 
 /// Everything a shard needs to know about the cluster.
@@ -16,6 +16,8 @@ pub struct ClusterImage {
     pub metadata_offset: i64,
     /// From `meta.properties`.
     pub cluster_id: Arc<str>,
+    /// The shards of this process: node ids from `local.first` on.
+    pub local: LocalNodes,
     /// By node id: one per core of each host.
     pub brokers: BTreeMap<NodeId, Broker>,
     /// By name.
@@ -32,6 +34,28 @@ pub struct ClusterImage {
     pub next_producer_id: i64,
     /// Finalized features and their levels (`metadata.version`, ...).
     pub features: BTreeMap<String, i16>,
+}
+
+/// The node ids of this process: `first`, `first + 1`, ...
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalNodes {
+    /// Node id of shard 0.
+    pub first: NodeId,
+    /// Number of shards.
+    pub count: u16,
+}
+
+impl LocalNodes {
+    /// The shard with this node id, if it is one of this process.
+    pub fn shard(self, node: NodeId) -> Option<ShardId> {
+        let index = u16::try_from(node.0.checked_sub(self.first.0)?).ok()?;
+        (index < self.count).then_some(ShardId(index))
+    }
+
+    /// The node id of a shard.
+    pub fn node(self, shard: ShardId) -> NodeId {
+        NodeId(self.first.0 + i32::from(shard.0))
+    }
 }
 
 /// One core, as clients see it.
@@ -86,12 +110,18 @@ pub struct PartitionInfo {
 }
 
 impl ClusterImage {
-    /// A cluster without brokers and topics.
-    pub fn empty(cluster_id: Arc<str>, settings: Arc<Settings>, config: Arc<BrokerConfig>) -> ClusterImage {
+    /// A cluster without brokers and topics, on a process of `shards` shards.
+    pub fn empty(
+        cluster_id: Arc<str>,
+        shards: u16,
+        settings: Arc<Settings>,
+        config: Arc<BrokerConfig>,
+    ) -> ClusterImage {
         ClusterImage {
             epoch: 0,
             metadata_offset: -1,
             cluster_id,
+            local: LocalNodes { first: config.node_id, count: shards },
             brokers: BTreeMap::new(),
             topics: BTreeMap::new(),
             topics_by_id: BTreeMap::new(),
@@ -121,6 +151,15 @@ impl ClusterImage {
     /// Brokers that can be connected to.
     pub fn alive_brokers(&self) -> impl Iterator<Item = &Broker> {
         self.brokers.values().filter(|b| !b.fenced)
+    }
+
+    /// What is set for `node`, strongest first.
+    pub fn layers(&self, node: Option<NodeId>) -> Layers<'_> {
+        Layers {
+            dynamic: node.and_then(|node| self.dynamic_configs.get(&Some(node))),
+            dynamic_default: self.dynamic_configs.get(&None),
+            settings: &self.settings,
+        }
     }
 
     /// All partitions that `node` leads, by topic and index.

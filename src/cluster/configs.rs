@@ -1,0 +1,415 @@
+//! Configuration at run time, of topics and brokers: alter (whole or key by key) and describe. Pure, as `topics`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::incremental_alter_configs_response as incremental;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::image::ClusterImage;
+use super::record::{RESOURCE_BROKER, RESOURCE_TOPIC, Record};
+use super::topics::check_name;
+use super::{Refused, refused};
+use crate::config::keys::{self, Key, Kind, broker_key, topic_key};
+use crate::config::layers::Found;
+use crate::config::{BrokerConfig, Layers, TopicConfig};
+use crate::ids::NodeId;
+use crate::wire::error_code::ErrorCode;
+
+/// Resource type of a broker's loggers.
+const RESOURCE_BROKER_LOGGER: i8 = 8;
+/// Resource type of client metrics subscriptions.
+const RESOURCE_CLIENT_METRICS: i8 = 16;
+/// Resource type of a group.
+const RESOURCE_GROUP: i8 = 32;
+
+/// What a request does to one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation<'a> {
+    Set(&'a str),
+    Delete,
+    Append(&'a str),
+    Subtract(&'a str),
+}
+
+/// IncrementalAlterConfigs.
+pub fn alter_incrementally(
+    image: &ClusterImage,
+    request: &IncrementalAlterConfigsRequest,
+) -> (Vec<Record>, IncrementalAlterConfigsResponse) {
+    let mut records = Vec::new();
+    let responses = request.resources.iter().map(|resource| {
+        let same = |r: &&incremental_request::AlterConfigsResource| {
+            (r.resource_type, &r.resource_name) == (resource.resource_type, &resource.resource_name)
+        };
+        let result = check_once(request.resources.iter().filter(same).count())
+            .and_then(|()| check_keys(resource.configs.iter().map(|config| &config.name)))
+            .and_then(|()| {
+                let operations = resource.configs.iter().map(|config| {
+                    let value = || {
+                        config.value.as_deref().ok_or_else(|| {
+                            let message = format!("Null value not supported for : {}", &*config.name);
+                            refused(ErrorCode::InvalidRequest, message)
+                        })
+                    };
+                    let operation = match config.config_operation {
+                        0 => Operation::Set(value()?),
+                        1 => Operation::Delete,
+                        2 => Operation::Append(value()?),
+                        3 => Operation::Subtract(value()?),
+                        other => {
+                            let message = format!("Unknown operations type {other}");
+                            return Err(refused(ErrorCode::InvalidRequest, message));
+                        }
+                    };
+                    Ok((&*config.name, operation))
+                });
+                let operations = operations.collect::<Result<Vec<_>, _>>()?;
+                change(image, resource.resource_type, &resource.resource_name, |_| operations)
+            });
+        let (code, message) = outcome(result, &mut records);
+        incremental::AlterConfigsResourceResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+    });
+    let response = IncrementalAlterConfigsResponse::default().with_responses(responses.collect());
+    if request.validate_only {
+        records.clear();
+    }
+    (records, response)
+}
+
+use kafka_protocol::messages::incremental_alter_configs_request as incremental_request;
+
+/// AlterConfigs: what a resource's request does not name is deleted.
+pub fn alter(image: &ClusterImage, request: &AlterConfigsRequest) -> (Vec<Record>, AlterConfigsResponse) {
+    let mut records = Vec::new();
+    let responses = request.resources.iter().map(|resource| {
+        let same = request
+            .resources
+            .iter()
+            .filter(|r| (r.resource_type, &r.resource_name) == (resource.resource_type, &resource.resource_name));
+        let result = check_once(same.count())
+            .and_then(|()| check_keys(resource.configs.iter().map(|config| &config.name)))
+            .and_then(|()| {
+                let mut wanted = BTreeMap::new();
+                for config in &resource.configs {
+                    let Some(value) = config.value.as_deref() else {
+                        let message = format!("Null value not supported for : {}", &*config.name);
+                        return Err(refused(ErrorCode::InvalidRequest, message));
+                    };
+                    wanted.insert(&*config.name, value);
+                }
+                change(image, resource.resource_type, &resource.resource_name, |current| {
+                    let gone = current.keys().filter(|name| !wanted.contains_key(name.as_str()));
+                    let gone = gone.map(|name| (name.as_str(), Operation::Delete));
+                    gone.chain(wanted.iter().map(|(name, value)| (*name, Operation::Set(value)))).collect()
+                })
+            });
+        let (code, message) = outcome(result, &mut records);
+        AlterConfigsResourceResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+    });
+    let response = AlterConfigsResponse::default().with_responses(responses.collect());
+    if request.validate_only {
+        records.clear();
+    }
+    (records, response)
+}
+
+fn outcome(result: Result<Vec<Record>, Refused>, records: &mut Vec<Record>) -> (i16, Option<StrBytes>) {
+    match result {
+        Ok(mut changes) => {
+            records.append(&mut changes);
+            (0, None)
+        }
+        Err(error) => (error.code.code(), error.message.map(StrBytes::from)),
+    }
+}
+
+fn check_once(count: usize) -> Result<(), Refused> {
+    match count {
+        1 => Ok(()),
+        _ => Err(refused(ErrorCode::InvalidRequest, "Each resource must appear at most once.")),
+    }
+}
+
+fn check_keys<'a>(names: impl Iterator<Item = &'a StrBytes>) -> Result<(), Refused> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name.as_str()) {
+            return Err(refused(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+        }
+    }
+    Ok(())
+}
+
+/// The records that change one resource, after everything about it was checked.
+fn change<'a>(
+    image: &'a ClusterImage,
+    resource_type: i8,
+    resource_name: &str,
+    operations: impl FnOnce(&'a BTreeMap<String, String>) -> Vec<(&'a str, Operation<'a>)>,
+) -> Result<Vec<Record>, Refused> {
+    static NOTHING: BTreeMap<String, String> = BTreeMap::new();
+    let (current, find): (&BTreeMap<_, _>, fn(&str) -> Option<&'static Key>) = match resource_type {
+        RESOURCE_TOPIC => {
+            if resource_name.is_empty() {
+                return Err(refused(ErrorCode::InvalidRequest, "Default topic resources are not allowed."));
+            }
+            check_name(resource_name)?;
+            let topic = image.topic(resource_name).ok_or_else(|| {
+                let message = format!("The topic '{resource_name}' does not exist.");
+                refused(ErrorCode::UnknownTopicOrPartition, message)
+            })?;
+            (&topic.overrides, topic_key)
+        }
+        RESOURCE_BROKER => {
+            let node = parse_node(image, resource_name)?;
+            (image.dynamic_configs.get(&node).unwrap_or(&NOTHING), broker_key)
+        }
+        RESOURCE_BROKER_LOGGER => {
+            return Err(refused(
+                ErrorCode::InvalidRequest,
+                "This broker's log levels cannot be changed while it runs.",
+            ));
+        }
+        RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => {
+            return Err(refused(ErrorCode::InvalidRequest, "Only topics and brokers can be configured."));
+        }
+        other => return Err(refused(ErrorCode::InvalidRequest, format!("Unknown resource type {other}"))),
+    };
+    let operations = operations(current);
+    let mut next = current.clone();
+    for (name, operation) in &operations {
+        let value = apply(find(name), name, next.get(*name), *operation)?;
+        match value {
+            Some(value) => drop(next.insert(name.to_string(), value)),
+            None => drop(next.remove(*name)),
+        }
+    }
+    match resource_type {
+        RESOURCE_TOPIC => {
+            let resolved = TopicConfig::resolve(&next, &image.layers(None));
+            resolved.map_err(|message| refused(ErrorCode::InvalidConfig, message))?;
+        }
+        _ => check_broker_change(image, resource_name, &operations, &next)?,
+    }
+    let record = |(name, _): &(&str, Operation<'_>)| Record::Config {
+        resource_type,
+        resource_name: resource_name.to_string(),
+        name: name.to_string(),
+        value: next.get(*name).cloned(),
+    };
+    let changed = operations.iter().filter(|(name, _)| next.get(*name) != current.get(*name));
+    Ok(changed.map(record).collect())
+}
+
+fn apply(
+    key: Option<&'static Key>,
+    name: &str,
+    current: Option<&String>,
+    operation: Operation<'_>,
+) -> Result<Option<String>, Refused> {
+    let list_only = |what: &str| match key {
+        Some(key) if key.kind == Kind::List => Ok(key),
+        _ => {
+            let message = format!("Can't {what} to key {name} because its type is not LIST.");
+            Err(refused(ErrorCode::InvalidConfig, message))
+        }
+    };
+    // A list that was never set starts from its default.
+    let parts = |key: &Key| -> Vec<String> {
+        let list = current.map(String::as_str).or(key.default).unwrap_or_default();
+        keys::list(list).map(str::to_string).collect()
+    };
+    Ok(match operation {
+        Operation::Set(value) => Some(value.to_string()),
+        Operation::Delete => None,
+        Operation::Append(values) => {
+            let mut parts = parts(list_only("APPEND")?);
+            for value in keys::list(values) {
+                if !parts.iter().any(|part| part == value) {
+                    parts.push(value.to_string());
+                }
+            }
+            Some(parts.join(","))
+        }
+        Operation::Subtract(values) => {
+            let mut parts = parts(list_only("SUBTRACT")?);
+            parts.retain(|part| !keys::list(values).any(|value| value == part));
+            Some(parts.join(","))
+        }
+    })
+}
+
+fn parse_node(image: &ClusterImage, name: &str) -> Result<Option<NodeId>, Refused> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let id: i32 = name
+        .parse()
+        .map_err(|_| refused(ErrorCode::InvalidRequest, format!("Node id must be an integer, but it is: {name}")))?;
+    if !image.brokers.contains_key(&NodeId(id)) {
+        return Err(refused(ErrorCode::InvalidRequest, format!("Unexpected broker id {id}: there is no such broker.")));
+    }
+    Ok(Some(NodeId(id)))
+}
+
+fn check_broker_change(
+    image: &ClusterImage,
+    resource_name: &str,
+    operations: &[(&str, Operation<'_>)],
+    next: &BTreeMap<String, String>,
+) -> Result<(), Refused> {
+    let invalid = |message: String| refused(ErrorCode::InvalidRequest, message);
+    let fixed = |name: &&&str| broker_key(name).is_some_and(|key| !key.dynamic);
+    let names: Vec<&str> = operations.iter().map(|(name, _)| name).filter(fixed).copied().collect();
+    if !names.is_empty() {
+        return Err(invalid(format!("Cannot update these configs dynamically: Set({})", names.join(", "))));
+    }
+    for (name, value) in next {
+        let key = broker_key(name).ok_or_else(|| invalid(format!("Unknown broker config name: {name}")))?;
+        key.check(value).map_err(invalid)?;
+    }
+    let layers = image.layers(None);
+    let layers = match resource_name {
+        "" => Layers { dynamic_default: Some(next), ..layers },
+        _ => Layers { dynamic: Some(next), ..layers },
+    };
+    BrokerConfig::resolve(&layers).map(drop).map_err(invalid)
+}
+
+/// DescribeConfigs. `node` is the broker that is asked: each describes itself (and, as they share one process, its
+/// neighbours).
+pub fn describe(image: &ClusterImage, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let results = request.resources.iter().map(|resource| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match describe_resource(image, resource, request) {
+            Ok(configs) => result.with_configs(configs),
+            Err(error) => {
+                let message = error.message.map(StrBytes::from);
+                result.with_error_code(error.code.code()).with_error_message(message)
+            }
+        }
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+fn describe_resource(
+    image: &ClusterImage,
+    resource: &DescribeConfigsResource,
+    request: &DescribeConfigsRequest,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
+    let wanted = |key: &&'static Key| match &resource.configuration_keys {
+        Some(names) if !names.is_empty() => names.iter().any(|name| name.as_str() == key.name),
+        _ => true,
+    };
+    let name = resource.resource_name.as_str();
+    match resource.resource_type {
+        RESOURCE_TOPIC => {
+            check_name(name)?;
+            let topic = image.topic(name).ok_or(Refused { code: ErrorCode::UnknownTopicOrPartition, message: None })?;
+            let node = topic.partitions.first().map(|partition| partition.leader);
+            let layers = image.layers(node);
+            let describe = |key| entry(key, layers.topic_values(key, &topic.overrides), false, request);
+            Ok(TopicConfig::described_keys().filter(wanted).map(describe).collect())
+        }
+        RESOURCE_BROKER => {
+            let node = parse_node(image, name)?;
+            match node {
+                None => {
+                    // All brokers: only what was set for all of them.
+                    let layers = image.layers(None);
+                    let is_set = |key: &&'static Key| layers.dynamic_default.is_some_and(|d| d.contains_key(key.name));
+                    let describe = |key| {
+                        let mut found = layers.broker_values(key);
+                        found.truncate(1);
+                        entry(key, found, !key.dynamic, request)
+                    };
+                    Ok(keys::broker_keys().filter(is_set).filter(wanted).map(describe).collect())
+                }
+                Some(node) => {
+                    let described = keys::broker_keys().filter(|key| !key.is_internal()).filter(wanted);
+                    Ok(described.map(|key| broker_entry(image, node, key, request)).collect())
+                }
+            }
+        }
+        RESOURCE_BROKER_LOGGER | RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Ok(Vec::new()),
+        other => {
+            let message = format!("Unsupported resource type: {other}");
+            Err(refused(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+/// A broker's key. Shards of one process share its settings, except for what tells them apart.
+fn broker_entry(
+    image: &ClusterImage,
+    node: NodeId,
+    key: &'static Key,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResourceResult {
+    let mut found = image.layers(Some(node)).broker_values(key);
+    let broker = image.brokers.get(&node);
+    let own = match (key.name, broker) {
+        ("node.id" | "broker.id", _) => Some(node.to_string()),
+        ("advertised.listeners", Some(broker)) => Some(format!("PLAINTEXT://{}:{}", broker.host, broker.port)),
+        ("listeners", Some(broker)) => Some(format!("PLAINTEXT://{}:{}", image.config.listen_host, broker.port)),
+        ("broker.rack", Some(broker)) => broker.rack.as_deref().map(str::to_string),
+        ("log.dir" | "log.dirs", _) => Some(image.config.data_dir.display().to_string()),
+        _ => None,
+    };
+    if let Some(own) = own {
+        found.retain(|f| f.source == crate::config::Source::Default);
+        found.insert(0, Found { key, value: Some(own.into()), source: crate::config::Source::StaticBroker });
+    }
+    entry(key, found, !key.dynamic, request)
+}
+
+fn entry(
+    key: &'static Key,
+    found: Vec<Found<'_>>,
+    read_only: bool,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResourceResult {
+    let shown = |found: &Found<'_>| match key.is_sensitive() {
+        true => None,
+        false => found.value.as_ref().map(|value| StrBytes::from(value.to_string())),
+    };
+    let synonyms = found.iter().filter(|f| request.include_synonyms && f.value.is_some()).map(|f| {
+        DescribeConfigsSynonym::default()
+            .with_name(StrBytes::from_static_str(f.key.name))
+            .with_value(shown(f))
+            .with_source(f.source as i8)
+    });
+    let documentation = match key.doc {
+        "" => "Known from Apache Kafka's configuration; without effect in this broker.",
+        doc => doc,
+    };
+    let first = found.first();
+    DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_static_str(key.name))
+        .with_value(first.and_then(shown))
+        .with_read_only(read_only)
+        .with_config_source(first.map_or(crate::config::Source::Default, |f| f.source) as i8)
+        .with_is_sensitive(key.is_sensitive())
+        .with_synonyms(synonyms.collect())
+        .with_config_type(key.kind as i8)
+        .with_documentation(request.include_documentation.then(|| StrBytes::from_static_str(documentation)))
+}
