@@ -17,7 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::image::ClusterImage;
 use super::record::{RESOURCE_BROKER, RESOURCE_TOPIC, Record};
 use super::topics::check_name;
-use super::{Refused, refused};
+use super::{Refused, refused, repeated};
 use crate::config::keys::{self, Key, Kind, broker_key, topic_key};
 use crate::config::layers::Found;
 use crate::config::{BrokerConfig, Layers, TopicConfig};
@@ -46,11 +46,9 @@ pub fn alter_incrementally(
     request: &IncrementalAlterConfigsRequest,
 ) -> (Vec<Record>, IncrementalAlterConfigsResponse) {
     let mut records = Vec::new();
+    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     let responses = request.resources.iter().map(|resource| {
-        let same = |r: &&incremental_request::AlterConfigsResource| {
-            (r.resource_type, &r.resource_name) == (resource.resource_type, &resource.resource_name)
-        };
-        let result = check_once(request.resources.iter().filter(same).count())
+        let result = check_once(&repeated, resource.resource_type, &resource.resource_name)
             .and_then(|()| check_keys(resource.configs.iter().map(|config| &config.name)))
             .and_then(|()| {
                 let operations = resource.configs.iter().map(|config| {
@@ -89,17 +87,12 @@ pub fn alter_incrementally(
     (records, response)
 }
 
-use kafka_protocol::messages::incremental_alter_configs_request as incremental_request;
-
 /// AlterConfigs: what a resource's request does not name is deleted.
 pub fn alter(image: &ClusterImage, request: &AlterConfigsRequest) -> (Vec<Record>, AlterConfigsResponse) {
     let mut records = Vec::new();
+    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     let responses = request.resources.iter().map(|resource| {
-        let same = request
-            .resources
-            .iter()
-            .filter(|r| (r.resource_type, &r.resource_name) == (resource.resource_type, &resource.resource_name));
-        let result = check_once(same.count())
+        let result = check_once(&repeated, resource.resource_type, &resource.resource_name)
             .and_then(|()| check_keys(resource.configs.iter().map(|config| &config.name)))
             .and_then(|()| {
                 let mut wanted = BTreeMap::new();
@@ -140,19 +133,16 @@ fn outcome(result: Result<Vec<Record>, Refused>, records: &mut Vec<Record>) -> (
     }
 }
 
-fn check_once(count: usize) -> Result<(), Refused> {
-    match count {
-        1 => Ok(()),
-        _ => Err(refused(ErrorCode::InvalidRequest, "Each resource must appear at most once.")),
+fn check_once(repeated: &BTreeSet<(i8, &str)>, resource_type: i8, resource_name: &str) -> Result<(), Refused> {
+    if repeated.contains(&(resource_type, resource_name)) {
+        return Err(refused(ErrorCode::InvalidRequest, "Each resource must appear at most once."));
     }
+    Ok(())
 }
 
 fn check_keys<'a>(names: impl Iterator<Item = &'a StrBytes>) -> Result<(), Refused> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if !seen.insert(name.as_str()) {
-            return Err(refused(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
-        }
+    if !repeated(names.map(|name| name.as_str())).is_empty() {
+        return Err(refused(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
     }
     Ok(())
 }

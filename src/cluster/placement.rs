@@ -76,19 +76,8 @@ pub fn reassign(image: &ClusterImage, balance: bool) -> Vec<Record> {
                 *leader = loads.place_one(&mut of_topic).unwrap_or(*leader);
             }
         }
-        while balance {
-            let most = of_topic.iter().max_by_key(|(_, count)| **count).map(|(n, c)| (*n, *c));
-            let least = of_topic.iter().min_by_key(|(n, c)| (**c, loads.total[*n])).map(|(n, c)| (*n, *c));
-            let (Some((from, most)), Some((to, least))) = (most, least) else { break };
-            if most <= least + 1 {
-                break;
-            }
-            let Some(index) = leaders.iter().rposition(|leader| *leader == from) else { break };
-            leaders[index] = to;
-            for counts in [&mut of_topic, &mut loads.total] {
-                counts.entry(from).and_modify(|count| *count -= 1);
-                counts.entry(to).and_modify(|count| *count += 1);
-            }
+        if balance {
+            even_out(&mut leaders, &mut of_topic, &mut loads);
         }
         for (index, leader) in leaders.into_iter().enumerate() {
             if leader != topic.partitions[index].leader {
@@ -106,6 +95,22 @@ pub fn reassign(image: &ClusterImage, balance: bool) -> Vec<Record> {
         records.push(Record::PartitionChange(change));
     }
     records
+}
+
+/// Moves partitions of one topic until no broker leads two more of them than another.
+fn even_out(leaders: &mut [NodeId], of_topic: &mut BTreeMap<NodeId, usize>, loads: &mut Loads) {
+    loop {
+        let most = of_topic.iter().max_by_key(|(_, count)| **count).map(|(n, c)| (*n, *c));
+        let least = of_topic.iter().min_by_key(|(n, c)| (**c, loads.total[*n])).map(|(n, c)| (*n, *c));
+        let (Some((from, most)), Some((to, least))) = (most, least) else { return };
+        let last = leaders.iter().rposition(|leader| *leader == from);
+        let Some(index) = last.filter(|_| most > least + 1) else { return };
+        leaders[index] = to;
+        for counts in [&mut *of_topic, &mut loads.total] {
+            counts.entry(from).and_modify(|count| *count -= 1);
+            counts.entry(to).and_modify(|count| *count += 1);
+        }
+    }
 }
 
 /// Each topic is even by now; what is left are topics of few partitions that all began on the same broker. One such
