@@ -10,10 +10,28 @@ use std::net::SocketAddr;
 use crate::ids::{ConnectionId, JobOwner, Now};
 use crate::parts::Reply;
 
+mod bell;
 pub mod buffers;
+pub mod clock;
 pub mod disk;
+mod disk_helper;
+mod disk_uring;
+mod file_to_socket;
+mod kernel_ring;
+mod peers;
+mod pins;
+mod residency;
+mod send_queue;
+mod sockets;
+mod token;
+pub mod uring;
+#[cfg(test)]
+mod uring_tests;
 
+pub use bell::Bell;
 pub use buffers::ReceiveBuffer;
+pub use file_to_socket::FetchPath;
+pub use uring::{RingError, Settings, Uring};
 
 /// The closed list of what can wake a shard (besides its own deadline, which is an argument of `wait`).
 #[derive(Debug)]

@@ -1,0 +1,107 @@
+//! One thread beside a ring for the few disk jobs the ring has no operation for: removing a whole directory, replacing a
+//! small file, and truncating on kernels before 6.9. Started with the first errand; errands are done in order.
+//! The only channel of a shard besides the mailbox; both ends are in here.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::bell::Bell;
+
+/// What the helper is sent to do. Paths are absolute.
+pub(super) enum Errand {
+    RemoveDir(PathBuf),
+    Replace {
+        path: PathBuf,
+        bytes: Vec<u8>,
+        sync: bool,
+    },
+    /// The descriptor stays open: the job that asked holds the file.
+    Truncate {
+        fd: RawFd,
+        size: u64,
+    },
+}
+
+impl Errand {
+    fn run(self) -> io::Result<()> {
+        match self {
+            Errand::RemoveDir(path) => std::fs::remove_dir_all(path),
+            Errand::Replace { path, bytes, sync } => replace_file(&path, &bytes, sync),
+            // SAFETY: plain call on the descriptor of an open file.
+            Errand::Truncate { fd, size } => match unsafe { libc::ftruncate(fd, size as libc::off_t) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        }
+    }
+}
+
+type Ends = (Sender<(u32, Errand)>, Receiver<(u32, io::Result<()>)>);
+
+/// The thread, seen from its ring.
+pub(super) struct Helper {
+    bell: Bell,
+    /// None before the first errand.
+    ends: Option<Ends>,
+    /// Errands that are not back. Spares a look into the channel.
+    out: usize,
+}
+
+impl Helper {
+    pub fn new(bell: Bell) -> Helper {
+        Helper { bell, ends: None, out: 0 }
+    }
+
+    pub fn send(&mut self, slot: u32, errand: Errand) {
+        self.out += 1;
+        let ends = self.ends.get_or_insert_with(|| {
+            let (to_do, errands) = channel::<(u32, Errand)>();
+            let (done, results) = channel();
+            let bell = self.bell.clone();
+            let work = move || {
+                // Ends when the ring is gone.
+                for (slot, errand) in errands {
+                    if done.send((slot, errand.run())).is_err() {
+                        return;
+                    }
+                    bell.ring();
+                }
+            };
+            std::thread::Builder::new().name("disk-helper".into()).spawn(work).expect("a thread");
+            (to_do, results)
+        });
+        ends.0.send((slot, errand)).expect("the helper lives as long as the ring");
+    }
+
+    /// An errand that was done: the job's slot, and how it ended.
+    pub fn take_done(&mut self) -> Option<(u32, io::Result<()>)> {
+        if self.out == 0 {
+            return None;
+        }
+        let done = self.ends.as_ref()?.1.try_recv().ok()?;
+        self.out -= 1;
+        Some(done)
+    }
+}
+
+/// Writes a small file whole and atomically.
+pub(super) fn replace_file(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = PathBuf::from(name);
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    if sync {
+        file.sync_data()?;
+    }
+    drop(file);
+    std::fs::rename(&temporary, path)?;
+    match (sync, path.parent()) {
+        // The new name is durable when its directory is.
+        (true, Some(parent)) => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}

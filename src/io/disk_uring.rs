@@ -1,0 +1,416 @@
+//! `Disk` on the kernel. Calls are made inline: buffered writes and reads of resident pages are copies between memory and
+//! the page cache, faster than a hand-over to a worker thread of the ring. Jobs are operations of the ring, which its
+//! worker threads run; what the ring has no operation for goes to one helper thread of this ring (`disk_helper`).
+//!
+//! A job that closes a file waits until nothing else holds the file: a queued reply may still have to be sent from it.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use io_uring::{opcode, squeue, types};
+
+use super::bell::Bell;
+use super::disk::{Disk, Entry, Job};
+use super::disk_helper::{Errand, Helper, replace_file};
+use super::residency::{self, COLD_WINDOW_SIZE};
+use super::token::{Op, Token};
+use super::uring::Uring;
+use super::{Event, clock};
+use crate::ids::{JobOwner, Position};
+use crate::parts::OpenFile;
+
+/// Write-back ranges in the kernel's hands: more would only fill the device's queue before the fdatasyncs of others.
+const WRITEBACKS_IN_FLIGHT_MAX: usize = 2;
+/// Write-back ranges that wait. Beyond it the oldest is forgotten: the kernel's own write-back will come to it.
+const WRITEBACKS_QUEUED_MAX: usize = 256;
+/// Other jobs in the kernel's hands; more wait in line. Each may hold a worker thread.
+const JOBS_IN_FLIGHT_MAX: usize = 64;
+/// What one operation of a long job covers.
+const STEP_SIZE_MAX: u64 = 64 * 1024 * 1024;
+/// How often a close that waits for other holders of the file is looked at.
+const CLOSE_RETRY_NS: u64 = 20_000_000;
+
+struct Running {
+    owner: JobOwner,
+    job: Job,
+    /// Bytes of the job's range that are done, for those that take several operations.
+    done: u64,
+    /// Paths the kernel reads.
+    paths: [CString; 2],
+}
+
+/// Jobs of one shard.
+pub(super) struct Jobs {
+    running: Vec<Option<Running>>,
+    free: Vec<u32>,
+    in_flight: usize,
+    queued: VecDeque<(JobOwner, Job)>,
+    writebacks_in_flight: usize,
+    writebacks: VecDeque<(JobOwner, Job)>,
+    /// Closes of files that others still hold.
+    closing: Vec<(JobOwner, Rc<OpenFile>)>,
+    helper: Helper,
+}
+
+impl Jobs {
+    pub fn new(bell: Bell) -> Jobs {
+        Jobs {
+            running: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            queued: VecDeque::new(),
+            writebacks_in_flight: 0,
+            writebacks: VecDeque::new(),
+            closing: Vec::new(),
+            helper: Helper::new(bell),
+        }
+    }
+
+    /// The ring ends: what has not begun will not.
+    pub fn give_up_waiting(&mut self) {
+        self.queued.clear();
+        self.writebacks.clear();
+        self.closing.clear();
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Results that are as good as success.
+fn tolerate(job: &Job, result: io::Result<()>) -> io::Result<()> {
+    match (&result, job) {
+        (Err(e), Job::Remove { .. } | Job::RemoveDir { .. }) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        (Err(e), Job::Preallocate { .. }) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        _ => result,
+    }
+}
+
+/// Makes all of a job's calls one after another, waiting for each.
+fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
+    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let off = |bytes: u64| bytes as libc::off_t;
+    match job {
+        Job::Preallocate { file, position, size } => {
+            // SAFETY: plain call on the descriptor of an open file.
+            check(unsafe { libc::fallocate(file.handle, libc::FALLOC_FL_KEEP_SIZE, off(position.0), off(*size)) })
+        }
+        // SAFETY: as above.
+        Job::StartWriteback { file, position, size } => check(unsafe {
+            libc::sync_file_range(file.handle, off(position.0), off(*size), libc::SYNC_FILE_RANGE_WRITE)
+        }),
+        // SAFETY: as above.
+        Job::Sync { file } => check(unsafe { libc::fdatasync(file.handle) }),
+        // SAFETY: as above.
+        Job::Truncate { file, size } => check(unsafe { libc::ftruncate(file.handle, off(*size)) }),
+        Job::ReadAhead { file, position, size } => {
+            let (mut memory, mut at, end) = (vec![0; COLD_WINDOW_SIZE], position.0, position.0 + size);
+            while at < end {
+                let wanted = memory.len().min((end - at) as usize);
+                match residency::read(file.handle, Position(at), &mut memory[..wanted])? {
+                    0 => break,
+                    count => at += count as u64,
+                }
+            }
+            Ok(())
+        }
+        // SAFETY: as above; the caller holds the last reference.
+        Job::Close { file } => check(unsafe { libc::close(file.handle) }),
+        Job::Rename { from, to } => std::fs::rename(data_dir.join(from), data_dir.join(to)),
+        Job::Remove { path } => std::fs::remove_file(data_dir.join(path)),
+        Job::RemoveDir { path } => std::fs::remove_dir_all(data_dir.join(path)),
+        Job::Replace { path, bytes, sync } => replace_file(&data_dir.join(path), bytes, *sync),
+    }
+}
+
+/// Writes all of `slices` from `position`.
+fn write_all(fd: RawFd, position: Position, slices: &[IoSlice<'_>]) -> io::Result<u64> {
+    let (mut at, mut rest, mut skip) = (position.0, slices, 0);
+    while !rest.is_empty() {
+        let count = if skip > 0 {
+            let slice = &rest[0][skip..];
+            // SAFETY: the kernel reads the slice during the call.
+            unsafe { libc::pwrite(fd, slice.as_ptr().cast(), slice.len(), at as libc::off_t) }
+        } else {
+            let several = rest.len().min(libc::UIO_MAXIOV as usize) as libc::c_int;
+            // SAFETY: `IoSlice` has the layout of `iovec`; the kernel reads the slices during the call.
+            unsafe { libc::pwritev(fd, rest.as_ptr().cast(), several, at as libc::off_t) }
+        };
+        if count < 0 {
+            match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => continue,
+                e => return Err(e),
+            }
+        }
+        at += count as u64;
+        skip += count as usize;
+        if count == 0 && rest.iter().take(libc::UIO_MAXIOV as usize).any(|slice| !slice.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = rest.first()
+            && skip >= first.len()
+        {
+            skip -= first.len();
+            rest = &rest[1..];
+        }
+    }
+    Ok(at - position.0)
+}
+
+impl Uring {
+    fn submit_job(&mut self, owner: JobOwner, job: Job) {
+        let errand = match &job {
+            Job::RemoveDir { path } => Some(Errand::RemoveDir(self.data_dir.join(path))),
+            Job::Replace { path, bytes, sync } => {
+                Some(Errand::Replace { path: self.data_dir.join(path), bytes: bytes.clone(), sync: *sync })
+            }
+            Job::Truncate { file, size } if !self.kernel.can_truncate => {
+                Some(Errand::Truncate { fd: file.handle, size: *size })
+            }
+            _ => None,
+        };
+        let paths = match &job {
+            Job::Rename { from, to } => c_path(from).and_then(|from| Ok([from, c_path(to)?])),
+            Job::Remove { path } => c_path(path).map(|path| [path, CString::default()]),
+            _ => Ok([CString::default(), CString::default()]),
+        };
+        let paths = match paths {
+            Ok(paths) => paths,
+            Err(error) => return self.pending.push(Event::JobDone { owner, job, result: Err(error) }),
+        };
+        self.jobs.in_flight += 1;
+        let running = Some(Running { owner, job, done: 0, paths });
+        let slot = match self.jobs.free.pop() {
+            Some(slot) => {
+                self.jobs.running[slot as usize] = running;
+                slot
+            }
+            None => {
+                self.jobs.running.push(running);
+                self.jobs.running.len() as u32 - 1
+            }
+        };
+        match errand {
+            Some(errand) => self.jobs.helper.send(slot, errand),
+            None => self.submit_step(slot),
+        }
+    }
+
+    /// The next operation of a job.
+    fn submit_step(&mut self, slot: u32) {
+        let running = self.jobs.running[slot as usize].as_ref().expect("running");
+        let dir = types::Fd(self.data_dir_file.as_raw_fd());
+        let fd = |file: &Rc<OpenFile>| types::Fd(file.handle);
+        let done = running.done;
+        let entry = match &running.job {
+            Job::Preallocate { file, position, size } => {
+                opcode::Fallocate::new(fd(file), *size).offset(position.0).mode(libc::FALLOC_FL_KEEP_SIZE).build()
+            }
+            Job::StartWriteback { file, position, size } => {
+                opcode::SyncFileRange::new(fd(file), (size - done).min(STEP_SIZE_MAX) as u32)
+                    .offset(position.0 + done)
+                    .flags(libc::SYNC_FILE_RANGE_WRITE)
+                    .build()
+            }
+            Job::Sync { file } => opcode::Fsync::new(fd(file)).flags(types::FsyncFlags::DATASYNC).build(),
+            Job::Truncate { file, size } => opcode::Ftruncate::new(fd(file), *size).build(),
+            Job::ReadAhead { file, position, size } => {
+                let (handle, at) = (file.handle, *position + done);
+                let size = (size - done).min(COLD_WINDOW_SIZE as u64) as u32;
+                self.cold_read_entry(handle, at, size)
+            }
+            // By a worker: the last close of a deleted file frees its pages on the spot.
+            Job::Close { file } => opcode::Close::new(fd(file)).build().flags(squeue::Flags::ASYNC),
+            Job::Rename { .. } => {
+                opcode::RenameAt::new(dir, running.paths[0].as_ptr(), dir, running.paths[1].as_ptr()).build()
+            }
+            Job::Remove { .. } => opcode::UnlinkAt::new(dir, running.paths[0].as_ptr()).build(),
+            Job::RemoveDir { .. } | Job::Replace { .. } => unreachable!("the helper's errands"),
+        };
+        // SAFETY: paths are on the heap of `running` until the job ended; the scratch memory lives as long as the ring.
+        unsafe { self.push(entry, Token::new(Op::Job, slot, 0)) };
+    }
+
+    pub(super) fn job_progressed(&mut self, slot: u32, result: i32, events: &mut Vec<Event>) {
+        let Some(running) = self.jobs.running.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if result == -libc::EINTR || result == -libc::EAGAIN {
+            return self.submit_step(slot);
+        }
+        if result >= 0 {
+            let (size, step) = match &running.job {
+                Job::StartWriteback { size, .. } => (*size, (size - running.done).min(STEP_SIZE_MAX)),
+                // Nothing read: the end of the file.
+                Job::ReadAhead { size, .. } if result > 0 => (*size, result as u64),
+                _ => (0, 0),
+            };
+            running.done += step;
+            if running.done < size {
+                return self.submit_step(slot);
+            }
+        }
+        let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
+        self.job_ended(slot, result, events);
+    }
+
+    fn job_ended(&mut self, slot: u32, result: io::Result<()>, events: &mut Vec<Event>) {
+        let Some(Running { owner, job, .. }) = self.jobs.running[slot as usize].take() else { return };
+        self.jobs.free.push(slot);
+        self.jobs.in_flight -= 1;
+        let result = tolerate(&job, result);
+        if let Job::StartWriteback { .. } = &job {
+            self.jobs.writebacks_in_flight -= 1;
+        }
+        events.push(Event::JobDone { owner, job, result });
+        self.start_queued();
+    }
+
+    fn start_queued(&mut self) {
+        while self.jobs.in_flight < JOBS_IN_FLIGHT_MAX {
+            let writebacks_wait = self.jobs.writebacks_in_flight < WRITEBACKS_IN_FLIGHT_MAX;
+            if let Some((owner, job)) = self.jobs.queued.pop_front() {
+                self.submit_job(owner, job);
+            } else if writebacks_wait && let Some((owner, job)) = self.jobs.writebacks.pop_front() {
+                self.jobs.writebacks_in_flight += 1;
+                self.submit_job(owner, job);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// What the helper thread has done.
+    pub(super) fn helped(&mut self, events: &mut Vec<Event>) {
+        while let Some((slot, result)) = self.jobs.helper.take_done() {
+            self.job_ended(slot, result, events);
+        }
+    }
+
+    /// Closes whose file nobody else holds any more. Returns when to look again.
+    pub(super) fn poll_jobs(&mut self, now_ns: u64) -> Option<u64> {
+        let mut at = 0;
+        while let Some((_, file)) = self.jobs.closing.get(at) {
+            if Rc::strong_count(file) == 1 {
+                let (owner, file) = self.jobs.closing.swap_remove(at);
+                self.residency.forget(file.handle);
+                self.jobs.queued.push_back((owner, Job::Close { file }));
+            } else {
+                at += 1;
+            }
+        }
+        self.start_queued();
+        (!self.jobs.closing.is_empty()).then_some(now_ns + CLOSE_RETRY_NS)
+    }
+
+    /// The file will not be written again: what still waits to be written back need not be, what is pinned may change hands.
+    fn let_go(&mut self, file: &Rc<OpenFile>) {
+        self.table.slots.iter_mut().for_each(|connection| connection.pins.release_file(file));
+        for place in (0..self.jobs.writebacks.len()).rev() {
+            let of_file =
+                matches!(&self.jobs.writebacks[place].1, Job::StartWriteback { file: f, .. } if Rc::ptr_eq(f, file));
+            if of_file && let Some((owner, job)) = self.jobs.writebacks.remove(place) {
+                self.pending.push(Event::JobDone { owner, job, result: Ok(()) });
+            }
+        }
+    }
+}
+
+impl Disk for Uring {
+    fn open(&mut self, path: &Path, create: bool) -> io::Result<Rc<OpenFile>> {
+        let path = self.data_dir.join(path);
+        let options =
+            |create| std::fs::OpenOptions::new().read(true).write(true).create(create).truncate(false).open(&path);
+        let file = match options(create) {
+            Err(e) if create && e.kind() == io::ErrorKind::NotFound => {
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+                options(true)?
+            }
+            result => result?,
+        };
+        Ok(OpenFile::new(file.into_raw_fd()))
+    }
+
+    fn size(&mut self, file: &OpenFile) -> io::Result<u64> {
+        // SAFETY: all-zero bytes are a valid `stat`, which the kernel fills.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        if unsafe { libc::fstat(file.handle, &mut stat) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(stat.st_size as u64)
+    }
+
+    fn write(&mut self, file: &OpenFile, position: Position, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let size = write_all(file.handle, position, slices)?;
+        self.residency.written(file.handle, position.0, size, clock::monotonic_ns());
+        Ok(())
+    }
+
+    fn read_resident(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize> {
+        residency::read_resident(file.handle, position, into)
+    }
+
+    fn start(&mut self, owner: JobOwner, job: Job) {
+        match job {
+            Job::StartWriteback { .. } => {
+                if self.jobs.writebacks.len() >= WRITEBACKS_QUEUED_MAX
+                    && let Some((owner, job)) = self.jobs.writebacks.pop_front()
+                {
+                    self.pending.push(Event::JobDone { owner, job, result: Ok(()) });
+                }
+                self.jobs.writebacks.push_back((owner, job));
+            }
+            Job::Close { file } => {
+                self.let_go(&file);
+                self.jobs.closing.push((owner, file));
+                return;
+            }
+            job => self.jobs.queued.push_back((owner, job)),
+        }
+        self.start_queued();
+    }
+
+    fn read(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize> {
+        residency::read(file.handle, position, into)
+    }
+
+    fn list(&mut self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(self.data_dir.join(dir))? {
+            let entry = entry?;
+            // Not ours if its name is no text.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match entry.metadata() {
+                Ok(about) => {
+                    let size = if about.is_dir() { 0 } else { about.len() };
+                    entries.push(Entry { name, is_dir: about.is_dir(), size });
+                }
+                // Removed meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(self.data_dir.join(path))
+    }
+
+    fn run(&mut self, job: Job) -> io::Result<()> {
+        if let Job::Close { file } = &job {
+            let file = file.clone();
+            self.let_go(&file);
+            self.residency.forget(file.handle);
+        }
+        tolerate(&job, run_to_end(&self.data_dir, &job))
+    }
+}

@@ -1,0 +1,304 @@
+//! How replies reach a socket. Replies of bytes leave through the ring, all that a turn queued on one connection in one
+//! operation. A reply with files leaves by calls that never block: the header with MSG_MORE, then the ranges by
+//! `fetch.path`; a full socket is waited for through the ring, a cold range is read ahead through the ring.
+//!
+//! Order on a connection is the queue's; one operation at a time is in flight for it.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use io_uring::{opcode, types};
+
+use super::Event;
+use super::residency::{self, COLD_WINDOW_SIZE};
+use super::send_queue::Piece;
+pub(super) use super::send_queue::SendQueue;
+use super::sockets::State;
+use super::token::{Op, Token};
+use super::uring::Uring;
+use crate::ids::ConnectionId;
+use crate::parts::{FileRange, Reply};
+
+/// How file ranges reach a socket: which is best depends on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FetchPath {
+    /// `sendfile`: by reference to the page cache, on the shard's own time.
+    #[default]
+    Sendfile,
+    /// `splice` through a pipe, by a worker thread of the ring.
+    Splice,
+    /// From a mapping, without a copy; the kernel says when it is done with the pages.
+    SendZc,
+    /// Read into a small hot buffer, then sent.
+    Copy,
+}
+
+/// What one connection may send by calls of its own in one turn, so that a large reply delays others little.
+const TURN_BYTES_MAX: u64 = 1024 * 1024;
+/// Slices of one send.
+const GATHER_COUNT_MAX: usize = 32;
+/// What `copy` reads at once: stays in the cache between its read and its send.
+pub(super) const COPY_SIZE: usize = 128 * 1024;
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+
+/// A message of several slices, at an address the kernel can keep until the send is over.
+pub(super) struct Gathered {
+    header: libc::msghdr,
+    slices: [libc::iovec; GATHER_COUNT_MAX],
+}
+
+impl Gathered {
+    pub(super) fn new() -> Box<Gathered> {
+        // SAFETY: all-zero bytes are a valid header and valid, empty slices.
+        unsafe { Box::new(std::mem::zeroed()) }
+    }
+}
+
+/// How a step of sending by calls ended.
+enum Step {
+    /// The kernel took so many bytes.
+    Sent(u64),
+    /// An operation in the ring goes on from here.
+    Waits,
+}
+
+fn taken(count: isize) -> io::Result<Option<u64>> {
+    if count >= 0 {
+        return Ok(Some(count as u64));
+    }
+    match io::Error::last_os_error() {
+        e if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::Interrupted => Ok(None),
+        e => Err(e),
+    }
+}
+
+fn send_bytes(fd: RawFd, bytes: &[u8], more: bool) -> io::Result<Option<u64>> {
+    let flags = if more { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
+    // SAFETY: the kernel reads `bytes` during the call.
+    taken(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+fn send_file(fd: RawFd, range: &FileRange, size: usize) -> io::Result<Option<u64>> {
+    let mut position = range.position.0 as libc::off_t;
+    // SAFETY: plain call; `position` is a valid off_t.
+    taken(unsafe { libc::sendfile(fd, range.file.handle, &mut position, size) })
+}
+
+impl Uring {
+    pub(super) fn queue_reply(&mut self, id: ConnectionId, reply: Reply) {
+        let Some(connection) = self.table.get(id).filter(|c| matches!(c.state, State::Open)) else {
+            return self.pending.push(Event::Sent { connection: id, reply });
+        };
+        connection.queue.push(reply);
+        self.list_for_flush(id);
+    }
+
+    fn list_for_flush(&mut self, id: ConnectionId) {
+        let queue = &mut self.table.slots[id.slot as usize].queue;
+        if queue.in_flight().is_none() && !queue.listed {
+            queue.listed = true;
+            self.to_flush.push(id);
+        }
+    }
+
+    /// Starts sending wherever replies wait and nothing is in flight. Connections that used up their turn stay listed.
+    pub(super) fn flush(&mut self, events: &mut Vec<Event>) {
+        std::mem::swap(&mut self.to_flush, &mut self.flushing);
+        while let Some(id) = self.flushing.pop() {
+            let Some(connection) = self.table.get(id) else { continue };
+            connection.queue.listed = false;
+            if connection.state == State::Closing || connection.queue.in_flight().is_some() {
+                continue;
+            }
+            connection.queue.advance(0, |reply| events.push(Event::Sent { connection: id, reply }));
+            if connection.queue.is_empty() {
+                self.all_sent(id);
+            } else if connection.queue.has_files() {
+                if let Err(error) = self.send_by_calls(id, events) {
+                    self.send_failed(id, error, events);
+                }
+            } else {
+                self.send_by_ring(id);
+            }
+        }
+    }
+
+    fn send_by_ring(&mut self, id: ConnectionId) {
+        let connection = &mut self.table.slots[id.slot as usize];
+        let fd = types::Fd(connection.fd);
+        // With WAITALL a send that the socket takes only in part is continued by the kernel.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = if connection.queue.more_follows() {
+            let mut gathered = self.unused_gathered.pop().unwrap_or_else(Gathered::new);
+            let mut count = 0;
+            for (to, from) in gathered.slices.iter_mut().zip(connection.queue.gather(GATHER_COUNT_MAX)) {
+                *to = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+                count += 1;
+            }
+            (gathered.header.msg_iov, gathered.header.msg_iovlen) = (gathered.slices.as_mut_ptr(), count);
+            let entry = opcode::SendMsg::new(fd, &raw const gathered.header).flags(flags as u32).build();
+            self.gathered.resize_with(self.gathered.len().max(id.slot as usize + 1), || None);
+            self.gathered[id.slot as usize] = Some(gathered);
+            entry
+        } else {
+            let bytes = connection.queue.gather(1).next().expect("something waits");
+            opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(flags).build()
+        };
+        connection.queue.begin(Op::Send);
+        // SAFETY: replies in flight are neither changed nor dropped (`SendQueue`), and a reply's bytes do not move when
+        // others are queued; the gathered message is kept in `gathered` until the completion.
+        unsafe { self.push(entry, Token::new(Op::Send, id.slot, id.generation)) };
+    }
+
+    /// An operation of the send queue ended.
+    pub(super) fn send_progressed(&mut self, id: ConnectionId, op: Op, result: i32, events: &mut Vec<Event>) {
+        let Some(connection) = self.table.get(id) else { return };
+        connection.queue.end();
+        if op == Op::Send
+            && let Some(gathered) = self.gathered.get_mut(id.slot as usize).and_then(Option::take)
+        {
+            self.unused_gathered.push(gathered);
+        }
+        let connection = &mut self.table.slots[id.slot as usize];
+        if connection.state == State::Closing {
+            self.drop_replies(id, events);
+            return self.finish_close(id);
+        }
+        let again = result == -libc::EAGAIN || result == -libc::EINTR;
+        let result = if result < 0 && !again { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result.max(0)) };
+        let outcome = match (op, result) {
+            (_, Err(error)) => Err(error),
+            (Op::Send, Ok(count)) => {
+                connection.queue.advance(count as u64, |reply| events.push(Event::Sent { connection: id, reply }));
+                Ok(())
+            }
+            // Of a poll the result says only what to expect from the call that follows.
+            (Op::PollOut, Ok(_)) => Ok(()),
+            (Op::ColdRead, Ok(_)) => {
+                self.cold_reads.retain(|read| read.connection != id);
+                Ok(())
+            }
+            _ => unreachable!("{op:?} is no operation of the send queue"),
+        };
+        match outcome {
+            Ok(()) => {
+                if self.table.slots[id.slot as usize].queue.is_empty() {
+                    self.all_sent(id);
+                } else {
+                    self.list_for_flush(id);
+                }
+            }
+            Err(error) => self.send_failed(id, error, events),
+        }
+    }
+
+    /// Sends what the socket takes without waiting, up to a turn's share.
+    fn send_by_calls(&mut self, id: ConnectionId, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut left = TURN_BYTES_MAX;
+        loop {
+            let connection = &mut self.table.slots[id.slot as usize];
+            let (fd, more) = (connection.fd, connection.queue.more_follows());
+            let step = match connection.queue.next() {
+                None => {
+                    self.all_sent(id);
+                    return Ok(());
+                }
+                Some(Piece::Bytes(bytes)) => match send_bytes(fd, bytes, more)? {
+                    Some(count) => Step::Sent(count),
+                    None => self.wait_for_room(id),
+                },
+                Some(Piece::File(_)) if left == 0 => {
+                    self.list_for_flush(id);
+                    return Ok(());
+                }
+                Some(Piece::File(mut range)) => {
+                    range.size = range.size.min(left as u32);
+                    self.send_range(id, range)?
+                }
+            };
+            match step {
+                Step::Waits => return Ok(()),
+                Step::Sent(count) => {
+                    left = left.saturating_sub(count);
+                    let queue = &mut self.table.slots[id.slot as usize].queue;
+                    queue.advance(count, |reply| events.push(Event::Sent { connection: id, reply }));
+                }
+            }
+        }
+    }
+
+    /// Some of a file range, from its beginning.
+    fn send_range(&mut self, id: ConnectionId, mut range: FileRange) -> io::Result<Step> {
+        let resident = self.resident_prefix(&range);
+        if resident == 0 {
+            self.read_ahead_for(id, &range);
+            return Ok(Step::Waits);
+        }
+        range.size = range.size.min(resident);
+        let fd = self.table.slots[id.slot as usize].fd;
+        let taken = match self.settings.fetch_path {
+            FetchPath::Copy => self.copy_range(fd, &range)?,
+            _ => {
+                let taken = send_file(fd, &range, range.size as usize)?;
+                if taken.is_some_and(|count| count > 0) {
+                    self.sent_by_reference(id, &range, taken.unwrap_or(0));
+                }
+                taken
+            }
+        };
+        match taken {
+            None => Ok(self.wait_for_room(id)),
+            // The reply's size was promised in its first bytes: a file that became shorter can only end the connection.
+            Some(0) => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than what is to be sent from it"))
+            }
+            Some(count) => Ok(Step::Sent(count)),
+        }
+    }
+
+    /// The socket's queue refers to pages of the file now.
+    fn sent_by_reference(&mut self, id: ConnectionId, range: &FileRange, count: u64) {
+        let connection = &mut self.table.slots[id.slot as usize];
+        if connection.near {
+            // No acknowledgement tells when such a peer has its own copy: the file is never to be overwritten.
+            range.file.tainted.set(true);
+        } else {
+            connection.pins.hold(&range.file, connection.fd, connection.queue.sent() + count);
+        }
+    }
+
+    fn copy_range(&mut self, fd: RawFd, range: &FileRange) -> io::Result<Option<u64>> {
+        let size = (range.size as usize).min(COPY_SIZE);
+        self.copy_memory.resize(COPY_SIZE, 0);
+        let read = residency::read_resident(range.file.handle, range.position, &mut self.copy_memory[..size])?;
+        if read == 0 {
+            return Ok(Some(0));
+        }
+        send_bytes(fd, &self.copy_memory[..read], false)
+    }
+
+    fn wait_for_room(&mut self, id: ConnectionId) -> Step {
+        let connection = &mut self.table.slots[id.slot as usize];
+        let entry = opcode::PollAdd::new(types::Fd(connection.fd), libc::POLLOUT as u32).build();
+        connection.queue.begin(Op::PollOut);
+        // SAFETY: a poll points to no memory.
+        unsafe { self.push(entry, Token::new(Op::PollOut, id.slot, id.generation)) };
+        Step::Waits
+    }
+
+    /// Reads the first window of a cold range into the page cache; its bytes land in memory nobody looks at.
+    fn read_ahead_for(&mut self, id: ConnectionId, range: &FileRange) {
+        let size = range.size.min(COLD_WINDOW_SIZE as u32);
+        self.cold_reads.push(residency::ColdRead::new(id, range, size));
+        self.table.slots[id.slot as usize].queue.begin(Op::ColdRead);
+        let entry = self.cold_read_entry(range.file.handle, range.position, size);
+        // SAFETY: the scratch memory lives as long as the ring; several reads may scribble over it, nobody reads it.
+        unsafe { self.push(entry, Token::new(Op::ColdRead, id.slot, id.generation)) };
+    }
+
+    /// Replies of a dead connection go back to the owner, unless the kernel still works on them.
+    pub(super) fn drop_replies(&mut self, id: ConnectionId, events: &mut Vec<Event>) {
+        let Some(connection) = self.table.get(id) else { return };
+        connection.queue.drop_all(|reply| events.push(Event::Sent { connection: id, reply }));
+    }
+}
