@@ -16,6 +16,7 @@
 
 pub mod cluster;
 pub mod config;
+pub mod control;
 pub mod group;
 pub mod ids;
 pub mod io;

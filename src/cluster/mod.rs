@@ -6,6 +6,7 @@ pub mod fold;
 pub mod image;
 pub mod placement;
 pub mod record;
+pub mod snapshot;
 pub mod topics;
 
 use std::collections::BTreeSet;

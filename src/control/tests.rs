@@ -1,0 +1,233 @@
+//! The control thread's work on a real directory, with shards that are only played.
+
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest};
+
+use super::files::Files;
+use super::*;
+use crate::cluster::topics::wire_name;
+use crate::config::{BrokerConfig, Settings};
+use crate::ids::NodeId;
+
+const NOW: Now = Now { monotonic_ns: 1, wall_ms: 1_700_000_000_000 };
+
+struct Host {
+    control: Control,
+    disk: Files,
+}
+
+impl Host {
+    fn start(dir: &std::path::Path, shards: u16) -> Host {
+        let mut disk = Files::new(dir.to_path_buf());
+        let control = Control::open(&mut disk, setup(shards), NOW).unwrap();
+        Host { control, disk }
+    }
+
+    /// Asks, lets every shard apply what was published, and gives the answer.
+    fn ask(&mut self, request: ControlRequest) -> ControlAnswer {
+        let mut outputs = Outputs::new();
+        let shard = ShardId(0);
+        self.control.handle(ToControl::Ask { shard, waiter: Waiter(7), request }, &mut outputs);
+        self.control.commit(&mut self.disk, NOW, &mut outputs);
+        let mut rounds = 0;
+        loop {
+            let mut next = Outputs::new();
+            for (shard, message) in outputs {
+                match message {
+                    ToShard::Image(image) => {
+                        self.control.handle(ToControl::Applied { shard, epoch: image.epoch }, &mut next);
+                    }
+                    ToShard::Answer { waiter, answer } => {
+                        assert_eq!((shard, waiter), (ShardId(0), Waiter(7)));
+                        return answer;
+                    }
+                    ToShard::Stop => unreachable!(),
+                }
+            }
+            rounds += 1;
+            assert!(rounds < 3, "no answer");
+            outputs = next;
+        }
+    }
+
+    fn create(&mut self, name: &str, partitions: i32) -> CreateTopicsResponse {
+        let topic = CreatableTopic::default().with_name(wire_name(name)).with_num_partitions(partitions);
+        let topic = topic.with_replication_factor(-1);
+        match self.ask(ControlRequest::CreateTopics(CreateTopicsRequest::default().with_topics(vec![topic]))) {
+            ControlAnswer::CreateTopics(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leaders(&self, topic: &str) -> Vec<i32> {
+        self.control.image().topic(topic).unwrap().partitions.iter().map(|p| p.leader.0).collect()
+    }
+}
+
+fn setup(shards: u16) -> Setup {
+    let address = |i| ShardAddress { host: "127.0.0.1".to_string(), port: 9092 + i };
+    Setup {
+        settings: Arc::new(Settings::default()),
+        config: Arc::new(BrokerConfig::kafka_default()),
+        shards: (0..shards).map(address).collect(),
+        rack: Some("host".to_string()),
+        new_id: Box::new(random_id),
+    }
+}
+
+#[test]
+fn a_topic_outlives_the_process_and_the_number_of_cores() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 2);
+    let response = host.create("t", 4);
+    assert_eq!(response.topics[0].error_code, 0);
+    assert_eq!(response.topics[0].num_partitions, 4);
+    assert_eq!(host.leaders("t"), [1, 2, 1, 2]);
+    let (id, cluster) = (host.control.image().topic("t").unwrap().id, host.control.image().cluster_id.clone());
+    drop(host);
+
+    // Fewer cores: what the second had goes to the first, in a new leader epoch.
+    let host = Host::start(dir.path(), 1);
+    let image = host.control.image();
+    assert_eq!(host.leaders("t"), [1, 1, 1, 1]);
+    assert_eq!((image.topic("t").unwrap().id, &image.cluster_id), (id, &cluster));
+    assert_eq!(image.partition("t", 0).unwrap().leader_epoch.0, 0);
+    assert_eq!(image.partition("t", 1).unwrap().leader_epoch.0, 1);
+    assert_eq!(image.alive_brokers().map(|b| b.id.0).collect::<Vec<_>>(), [1]);
+    assert!(image.brokers[&NodeId(2)].fenced);
+    drop(host);
+
+    // More cores: evened out.
+    let host = Host::start(dir.path(), 4);
+    let mut leaders = host.leaders("t");
+    leaders.sort();
+    assert_eq!(leaders, [1, 2, 3, 4]);
+    assert_eq!(host.control.image().brokers[&NodeId(2)].shard, Some(ShardId(1)));
+}
+
+#[test]
+fn an_answer_waits_for_every_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 2);
+    let mut outputs = Outputs::new();
+    let topic = CreatableTopic::default().with_name(wire_name("t")).with_num_partitions(1).with_replication_factor(1);
+    let request = ControlRequest::CreateTopics(CreateTopicsRequest::default().with_topics(vec![topic]));
+    host.control.handle(ToControl::Ask { shard: ShardId(1), waiter: Waiter(3), request }, &mut outputs);
+    assert!(outputs.is_empty(), "nothing is told before it is durable");
+    host.control.commit(&mut host.disk, NOW, &mut outputs);
+    let epoch = host.control.image().epoch;
+    assert_eq!(outputs.len(), 2);
+    outputs.clear();
+    host.control.handle(ToControl::Applied { shard: ShardId(1), epoch }, &mut outputs);
+    assert!(outputs.is_empty(), "shard 0 does not know the topic yet");
+    host.control.handle(ToControl::Applied { shard: ShardId(0), epoch }, &mut outputs);
+    assert!(matches!(outputs[..], [(ShardId(1), ToShard::Answer { waiter: Waiter(3), .. })]));
+}
+
+#[test]
+fn a_deleted_topics_directories_go_when_all_shards_have_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 1);
+    host.create("t", 1);
+    // The shard's part: the directory was made, and is renamed before the image counts as applied.
+    let renamed = dir.path().join("t-0.0123-delete");
+    std::fs::create_dir(&renamed).unwrap();
+    std::fs::write(renamed.join("00000000000000000000.log"), b"x").unwrap();
+    let state = DeleteTopicState::default().with_name(Some(wire_name("t")));
+    let request = DeleteTopicsRequest::default().with_topics(vec![state]);
+    let ControlAnswer::DeleteTopics(response) = host.ask(ControlRequest::DeleteTopics(request)) else { panic!() };
+    assert_eq!(response.responses[0].error_code, 0);
+    while host.control.tidy_up(&mut host.disk) {}
+    assert!(!renamed.exists());
+    assert!(host.control.image().topics.is_empty());
+}
+
+#[test]
+fn a_new_topic_does_not_inherit_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("t-0")).unwrap();
+    std::fs::write(dir.path().join("t-0/00000000000000000000.log"), b"old").unwrap();
+    let mut host = Host::start(dir.path(), 1);
+    assert!(dir.path().join("t-0").exists(), "what nobody asks for stays");
+    host.create("t", 1);
+    assert!(!dir.path().join("t-0").exists());
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("t-0.") && name.ends_with("-stray")).count(), 1);
+}
+
+#[test]
+fn producer_ids_never_come_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut firsts = Vec::new();
+    for _ in 0..3 {
+        let mut host = Host::start(dir.path(), 1);
+        for _ in 0..2 {
+            match host.ask(ControlRequest::AllocateProducerIds) {
+                ControlAnswer::ProducerIds { first, count } => firsts.push((first, count)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(firsts, (0..6).map(|i| (i * 1000, 1000)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_damage_in_the_middle_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 1);
+    host.create("kept", 1);
+    host.create("torn", 1);
+    drop(host);
+    let path = dir.path().join("__cluster_metadata-0/00000000000000000000.log");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let mut host = Host::start(dir.path(), 1);
+    assert!(host.control.image().topic("kept").is_some());
+    assert!(host.control.image().topic("torn").is_none());
+    host.create("again", 1);
+    drop(host);
+    let host = Host::start(dir.path(), 1);
+    assert!(host.control.image().topic("again").is_some());
+    drop(host);
+
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let mut disk = Files::new(dir.path().to_path_buf());
+    let error = Control::open(&mut disk, setup(1), NOW).err().unwrap().to_string();
+    assert!(error.contains("damaged at position"), "{error}");
+}
+
+#[test]
+fn a_snapshot_stands_for_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 2);
+    host.create("a", 3);
+    host.create("b.c", 1);
+    let before = host.control.image();
+    host.control.write_snapshot(&mut host.disk, NOW);
+    host.create("after", 1);
+    drop(host);
+    let names = std::fs::read_dir(dir.path().join("__cluster_metadata-0")).unwrap();
+    let names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names.iter().filter(|name| name.ends_with(".log")).count(), 1, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.ends_with(".checkpoint")).count(), 1, "{names:?}");
+    let host = Host::start(dir.path(), 2);
+    let image = host.control.image();
+    assert_eq!(image.topics.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "after", "b.c"]);
+    for topic in before.topics.values() {
+        assert_eq!(image.topic(&topic.name).unwrap().partitions, topic.partitions);
+        assert_eq!(image.topic(&topic.name).unwrap().id, topic.id);
+    }
+    assert_eq!(image.features, before.features);
+}
+
+#[test]
+fn another_nodes_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("meta.properties"), "version=1\nnode.id=5\ncluster.id=x\n").unwrap();
+    let mut disk = Files::new(dir.path().to_path_buf());
+    let error = Control::open(&mut disk, setup(1), NOW).err().unwrap().to_string();
+    assert!(error.contains("belongs to node 5") && error.contains("set node.id=5"), "{error}");
+}
