@@ -129,7 +129,12 @@ fn set(host: &Host, knob: &Knob, setting: &Setting, file: &mut StateFile, at: &m
 
 fn refused(error: &io::Error) -> (Outcome, String) {
     use io::ErrorKind::*;
+    // What the kernel answers for interrupts that it manages itself.
+    const EIO: i32 = 5;
     match error.kind() {
+        _ if error.raw_os_error() == Some(EIO) => {
+            (Outcome::Unavailable, "cannot be set here: the kernel manages it by itself".to_string())
+        }
         NotFound | PermissionDenied | ReadOnlyFilesystem | Unsupported => {
             (Outcome::Unavailable, format!("cannot be set here: {error}"))
         }

@@ -137,7 +137,7 @@ impl Host {
             Place::FlowRule { nic, port } => {
                 Ok(rule_in(&self.text(&rules_path(nic))?, *port).unwrap_or("none").to_string())
             }
-            Place::Unit { name } if self.live => Ok(unit_state(self, name)),
+            Place::Unit { name } if self.live => unit_state(self, name),
             Place::Unit { name } => self.text(&format!("/systemd/{name}")),
         }
     }
@@ -236,13 +236,16 @@ fn rule_in(text: &str, port: u16) -> Option<&str> {
 
 /// systemd gives every running unit a control group or, for timers, a file in its own run directory; asking `systemctl`
 /// is the only way that covers both.
-fn unit_state(host: &Host, name: &str) -> String {
+fn unit_state(host: &Host, name: &str) -> Result<String, Unreadable> {
+    if !host.exists("/run/systemd/system") {
+        return Err(Unreadable::Other("systemd does not run here".to_string()));
+    }
     if host.exists(&format!("/sys/fs/cgroup/system.slice/{name}")) {
-        return "active".to_string();
+        return Ok("active".to_string());
     }
     match run("systemctl", &["is-active", name]) {
-        Ok(state) if state.trim() == "active" => "active".to_string(),
-        _ => "inactive".to_string(),
+        Ok(state) if state.trim() == "active" => Ok("active".to_string()),
+        _ => Ok("inactive".to_string()),
     }
 }
 
@@ -260,7 +263,7 @@ pub fn run(tool: &str, arguments: &[&str]) -> io::Result<String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("failed without a word").trim().to_string();
-    let kind = if said.contains("not supported") || said.contains("not permitted") {
+    let kind = if ["not supported", "not permitted", "not found"].iter().any(|word| said.contains(word)) {
         io::ErrorKind::Unsupported
     } else {
         io::ErrorKind::Other

@@ -63,8 +63,13 @@ impl Output {
                 (Verdict::Info, _) => "info",
                 (Verdict::Unavailable, _) => "not here",
             };
-            let texts = [&found.knob, &found.item, &found.now, &found.wanted, verdict, &found.note];
-            rows.push(texts.map(|text: &str| clipped(text)));
+            let texts: [&str; 6] = [&found.knob, &found.item, &found.now, &found.wanted, verdict, &found.note];
+            let widths = [30, 30, 36, 30, 20, 100];
+            let mut cells = texts.map(str::to_string);
+            for (cell, width) in cells.iter_mut().zip(widths) {
+                *cell = clipped(cell, width);
+            }
+            rows.push(cells);
         }
         table(&rows)?;
         let count = |verdict, applies: Option<bool>| {
@@ -144,13 +149,12 @@ fn summary(steps: &[Step]) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// Long values (a kernel command line) are for JSON.
-fn clipped(text: &str) -> String {
-    const WIDTH: usize = 100;
-    if text.chars().count() <= WIDTH {
+/// A table is for a glance; JSON has everything in full.
+fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
         return text.to_string();
     }
-    text.chars().take(WIDTH - 3).chain("...".chars()).collect()
+    text.chars().take(width.saturating_sub(3)).chain("...".chars()).collect()
 }
 
 fn table<const N: usize>(rows: &[[String; N]]) -> io::Result<()> {

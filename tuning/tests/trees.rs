@@ -120,12 +120,13 @@ fn apply_mends_what_it_can_twice_changes_nothing_and_undo_restores_every_byte() 
 
 #[test]
 fn a_crash_at_any_moment_of_apply_leaves_a_state_from_which_undo_works() {
-    for name in ["bare_metal", "vm"] {
-        for crash_at in 0.. {
-            let tree = Tree::unpack(name);
-            let before = tree.snapshot();
-            let host = Host::at(tree.root());
-            let plan = Plan::new(&host, &Deployment::default()).unwrap();
+    // Every moment of a short run, and samples of a long one: each costs as many synced files as it makes changes.
+    for (name, step) in [("vm", 1), ("bare_metal", 13)] {
+        let tree = Tree::unpack(name);
+        let before = tree.snapshot();
+        let host = Host::at(tree.root());
+        let plan = Plan::new(&host, &Deployment::default()).unwrap();
+        for crash_at in (0..).step_by(step) {
             let mut moment = 0;
             let crashed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let mut file = StateFile::create(&host, &tree.state()).unwrap();
@@ -144,7 +145,7 @@ fn a_crash_at_any_moment_of_apply_leaves_a_state_from_which_undo_works() {
             assert!(undo.status.success(), "{name} at {crash_at}: {}", stderr(&undo));
             assert!(tree.snapshot() == before, "{name}: crash at moment {crash_at}, undo left something");
             if !crashed {
-                assert!(crash_at >= 10, "{name}: only {crash_at} moments; the test has lost its subject");
+                assert!(moment >= 30, "{name}: only {moment} moments; the test has lost its subject");
                 break;
             }
         }
@@ -322,4 +323,75 @@ fn a_link_that_leads_out_of_the_tree_is_not_written_through() {
     assert!(stdout(&output).contains("out of the tree"), "{}", stdout(&output));
     assert_eq!(fs::read_to_string(&target).unwrap(), "128\n");
     assert!(!tree.state().exists(), "nothing was changed, so nothing is to be remembered");
+}
+
+#[test]
+fn bare_metal_gets_a_queue_a_rule_and_an_interrupt_per_shard() {
+    let tree = Tree::unpack("bare_metal");
+    assert!(tree.tune(&["apply", "--cores", "3,2,1,0", "--port", "9100"]).status.success());
+    assert_eq!(tree.get("ethtool/ens1f0np0/rules"), "9100 0\n9101 1\n9102 2\n9103 3\n");
+    assert_eq!(tree.get("ethtool/ens1f0np0/feature/rx-ntuple-filter"), "on\n");
+    assert_eq!(tree.get("ethtool/ens1f0np0/ring/rx"), "4096\n");
+    let affinity = |interrupt: u32| tree.get(&format!("proc/irq/{interrupt}/smp_affinity_list"));
+    assert_eq!([64, 65, 66, 67, 68, 80].map(affinity), ["3\n", "2\n", "1\n", "0\n", "0-7\n", "0-7\n"]);
+    assert_eq!(tree.get("sys/class/net/ens1f0np0/queues/tx-0/xps_cpus"), "00000000,00000008\n");
+    assert_eq!(tree.get("sys/devices/system/cpu/cpu7/cpufreq/scaling_governor"), "performance\n");
+    assert_eq!(tree.get("sys/devices/system/cpu/cpu3/power/pm_qos_resume_latency_us"), "20\n");
+    assert_eq!(tree.get("sys/devices/system/cpu/cpu7/power/pm_qos_resume_latency_us"), "0\n");
+    assert_eq!(tree.get("sys/kernel/mm/transparent_hugepage/enabled"), "always [madvise] never\n");
+    assert_eq!(tree.get("systemd/irqbalance.service"), "inactive\n");
+    assert!(tree.get("proc/self/mounts").contains("/var/lib/ringlane xfs rw,noatime,"));
+    // The NIC steers, so software must not.
+    assert_eq!(tree.get("sys/class/net/ens1f0np0/queues/rx-0/rps_cpus"), "00000000,00000000\n");
+}
+
+#[test]
+fn shards_far_from_the_nic_are_a_finding_for_a_person() {
+    let tree = Tree::unpack("bare_metal");
+    let far = Deployment { cores: Some(vec![4, 5]), ..Deployment::default() };
+    let found = check_host(tree.root(), &far);
+    let nic = found.iter().find(|f| f.knob == "shard-placement" && f.item == "ens1f0np0").unwrap();
+    assert_eq!((nic.verdict, nic.applies), (Verdict::Short, false));
+    assert!(nic.note.contains("--cores 0-3"), "{}", nic.note);
+}
+
+#[test]
+fn a_nic_that_cannot_steer_gets_rps_and_rfs_instead() {
+    let tree = Tree::unpack("vm");
+    assert_eq!(tree.find("flow-steering", "").verdict, Verdict::Info);
+    assert!(tree.tune(&["apply"]).status.success());
+    assert_eq!(tree.get("sys/class/net/eth0/queues/rx-0/rps_cpus"), "f\n");
+    assert_eq!(tree.get("proc/sys/net/core/rps_sock_flow_entries"), "32768\n");
+    assert_eq!(tree.get("sys/devices/system/clocksource/clocksource0/current_clocksource"), "tsc\n");
+    assert_eq!(tree.get("ethtool/eth0/rules"), "");
+}
+
+#[test]
+fn a_volume_is_followed_to_its_disk() {
+    let tree = Tree::unpack("arm64");
+    let found = tree.find("disk-read-ahead", "nvme1n1");
+    assert_eq!((found.now.as_str(), found.verdict), ("8", Verdict::Short));
+    assert_eq!(tree.find("cpu-model", "crc32c").now, "crc32 pmull");
+}
+
+#[test]
+fn the_dev_profile_leaves_other_programs_alone() {
+    let tree = Tree::unpack("bare_metal");
+    let before = tree.snapshot();
+    assert!(tree.tune(&["apply", "--dev"]).status.success());
+    let after = tree.snapshot();
+    let changed: Vec<_> =
+        after.iter().filter(|(path, bytes)| before.get(*path) != Some(bytes)).map(|(p, _)| p).collect();
+    let sysctl =
+        |path: &&&PathBuf| path.starts_with(tree.root().join("proc/sys")) || path.starts_with(tree.root().join("var"));
+    assert!(changed.len() > 2 && changed.iter().all(|path| sysctl(&path)), "{changed:#?}");
+}
+
+#[test]
+fn findings_are_the_same_after_a_trip_through_json() {
+    let tree = Tree::unpack("arm64");
+    let found = tree.check();
+    let text = stdout(&tree.tune(&["check", "--json"]));
+    let read: Vec<Finding> = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, found);
 }

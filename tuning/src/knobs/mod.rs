@@ -14,31 +14,62 @@ macro_rules! knobs {
 }
 
 knobs! {
-    aio_max_nr
-    clocksource
-    congestion_control
-    core_dumps
-    dirty_expire
-    dirty_ratio
-    io_uring
-    kernel_version
-    max_map_count
-    memory_lock
-    min_free_kbytes
+    nic_queues
+    nic_rings
+    nic_coalescing
+    nic_offloads
+    flow_steering
+    irqbalance
+    irq_affinity
+    rps
+    rfs
+    xps
+    napi_threaded
     napi_busy_poll
+    energy_preference
+    cpu_governor
+    cpu_idle
+    smt
+    shard_placement
+    numa_balancing
+    isolated_cores
+    mitigations
+    somaxconn
+    syn_backlog
     netdev_backlog
     netdev_budget
-    numa_balancing
-    open_files
-    somaxconn
-    swappiness
-    syn_backlog
-    tcp_notsent_lowat
     tcp_rmem
-    tcp_slow_start_after_idle
     tcp_wmem
+    tcp_notsent_lowat
+    tcp_slow_start_after_idle
+    congestion_control
+    disk_scheduler
+    disk_merges
+    disk_read_ahead
+    disk_queue_depth
+    disk_write_cache
+    fstrim
+    mount_options
+    file_system
+    free_space
+    dirty_bytes
+    dirty_expire
+    swappiness
     transparent_huge_pages
+    max_map_count
+    min_free_kbytes
     zone_reclaim
+    io_uring
+    memory_lock
+    open_files
+    aio_max_nr
+    core_dumps
+    kernel_version
+    clocksource
+    time_sync
+    virtualization
+    cpu_model
+    entropy
 }
 
 /// What a profile covers.
