@@ -3,6 +3,7 @@
 //! (Produce request, Fetch request and reply) have their own codec, everything else is the crate `kafka-protocol`.
 
 pub mod batch;
+pub mod compression;
 pub mod error_code;
 pub mod fetch;
 pub mod frame;
