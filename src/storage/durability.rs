@@ -1,0 +1,489 @@
+//! How a log's bytes reach the device, in the background: space is reserved ahead of the writer, write-back is started early,
+//! sealed segments are cut, synced and get their index files, and only then does the recovery point pass them.
+//! Everything here is a job; nothing waits. At most one step of each kind is under way per log.
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::log::Log;
+use super::segment::{Segment, Stage};
+use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, checkpoint, file_path, leader_epochs};
+use crate::ids::{Now, Offset, Position};
+use crate::io::disk::{Disk, Job};
+use crate::parts::OpenFile;
+
+/// A sealed segment is synced after this, unless retention retired it meanwhile: data that is dropped within seconds
+/// need never reach the device.
+const SETTLE_AFTER_MS: u64 = 10_000;
+/// More sealed bytes than this are not left unsynced: they bound what a recovery has to scan.
+const UNSYNCED_BYTES_MAX: u64 = 2 << 30;
+/// Smaller logs get no space reserved: most partitions stay small.
+const PREALLOCATE_FROM: u64 = 1 << 20;
+/// Write-back ranges of one log under way.
+const WRITE_BACKS_MAX: u8 = 2;
+/// Files and indexes that were not used for so long are let go.
+const IDLE_AFTER_MS: u64 = 60_000;
+
+/// What is under way and what is still to be done for one log.
+#[derive(Debug, Default)]
+pub(super) struct Durability {
+    /// Everything before this is on the device: the recovery point.
+    pub synced_offset: Offset,
+    /// A sync was asked for up to here.
+    sync_wanted: Offset,
+    /// The active segment's sync under way: its base offset, and the log end when it began.
+    active_sync: Option<(Offset, Offset)>,
+    /// Monotonic time of the oldest append since the last sync; 0: none. For `flush.ms`.
+    unsynced_since_ms: u64,
+    /// Bytes reserved in the active segment's file.
+    pub preallocated: u64,
+    preallocating: bool,
+    /// Write-back was started up to here: a segment's base offset, a position in it.
+    write_back_from: (Offset, u32),
+    write_backs: u8,
+    /// Paths to remove, one after another, so that a crash never leaves a younger segment removed before an older one.
+    removals: std::collections::VecDeque<PathBuf>,
+    removing: bool,
+    /// Files to close once nobody else holds them.
+    closing: Vec<Rc<OpenFile>>,
+    checkpoint_dirty: bool,
+    checkpoint_writing: bool,
+    epochs_dirty: bool,
+    epochs_writing: bool,
+    /// `partition.checkpoint` says on the device that this log recycles files, so recovery is careful enough for it.
+    pub recycling_noted: bool,
+    /// What the checkpoint under way will have noted.
+    recycling_writing: bool,
+    /// Monotonic time of the last call that knew it.
+    now_ms: u64,
+    /// A sync or the like failed: what is on the device is not known any more.
+    pub failed: bool,
+}
+
+impl Durability {
+    /// Marks a segment as used now.
+    pub fn touch(&self, segment: &mut Segment) {
+        segment.used_ms = self.now_ms;
+    }
+    /// Closes a file once this shard no longer uses it.
+    pub fn close_later(&mut self, file: &Rc<OpenFile>) {
+        self.closing.push(file.clone());
+    }
+    /// Removes a file once those asked for before are gone.
+    pub fn remove_later(&mut self, path: PathBuf) {
+        self.removals.push_back(path);
+    }
+    /// The active segment's file is another one, with so many bytes reserved.
+    pub fn new_active(&mut self, preallocated: u64) {
+        self.preallocated = preallocated;
+        self.preallocating = false;
+    }
+    pub fn note_checkpoint(&mut self) {
+        self.checkpoint_dirty = true;
+    }
+    /// Is a sync of the active segment under way?
+    pub fn syncs(&self, base_offset: Offset) -> bool {
+        self.active_sync.is_some_and(|(base, _)| base == base_offset)
+    }
+}
+
+impl Log {
+    /// Everything before this is on the device.
+    pub fn synced_offset(&self) -> Offset {
+        self.durability.synced_offset
+    }
+
+    /// Err: this log failed before.
+    pub(super) fn usable(&self) -> Result<(), StorageError> {
+        if self.durability.failed { Err(StorageError::Failed { path: self.dir.to_path_buf() }) } else { Ok(()) }
+    }
+
+    /// Follows up on an append. True: it is to be acknowledged only once it is synced.
+    pub(super) fn appended(&mut self, disk: &mut dyn Disk, now: Now) -> bool {
+        self.durability.now_ms = now.monotonic_ms();
+        self.preallocate(disk);
+        self.note_recycling();
+        self.write_back(disk);
+        if self.durability.checkpoint_dirty {
+            self.write_checkpoint(disk);
+        }
+        if self.durability.unsynced_since_ms == 0 {
+            self.durability.unsynced_since_ms = now.monotonic_ms().max(1);
+        }
+        let wait = self.log_end_offset - self.durability.synced_offset >= self.config.flush_messages;
+        if wait {
+            self.sync(disk);
+        }
+        wait
+    }
+
+    /// Asks for everything written so far to be synced. One sync serves all who ask while it is under way;
+    /// `synced_offset` moves with `job_done`.
+    pub fn sync(&mut self, disk: &mut dyn Disk) {
+        self.durability.sync_wanted = self.log_end_offset;
+        self.advance(disk);
+    }
+
+    /// Reserves space ahead of the writer; the steps grow with the segment, so a small one reserves little.
+    fn preallocate(&mut self, disk: &mut dyn Disk) {
+        let Some(active) = self.segments.back() else { return };
+        let size = u64::from(active.size);
+        let step = size.min(self.config.preallocate_step_bytes);
+        let full = u64::from(self.config.segment_bytes);
+        let position = self.durability.preallocated.max(size);
+        if size < PREALLOCATE_FROM || self.durability.preallocating || position >= full || position - size > step / 2 {
+            return;
+        }
+        let Some(file) = active.file.clone() else { return };
+        self.durability.preallocating = true;
+        let size = step.min(full - position);
+        disk.start(self.owner, Job::Preallocate { file, position: Position(position), size });
+    }
+
+    /// Starts write-back of the next ranges, oldest first, skipping segments that are gone.
+    fn write_back(&mut self, disk: &mut dyn Disk) {
+        let step = self.config.write_back_bytes.clamp(1 << 16, 1 << 30) as u32;
+        while self.durability.write_backs < WRITE_BACKS_MAX {
+            let (base, from) = self.durability.write_back_from;
+            let index = self.segments.partition_point(|s| s.base_offset < base);
+            let Some(segment) = self.segments.get_mut(index) else { return };
+            let from = if segment.base_offset == base { from } else { 0 };
+            let sealed = segment.stage != Stage::Active;
+            let left = segment.size.saturating_sub(from);
+            if segment.file.is_none() || (sealed && (left == 0 || segment.stage == Stage::Settled)) {
+                if !sealed {
+                    return;
+                }
+                self.durability.write_back_from = (segment.base_offset + 1, 0);
+                continue;
+            }
+            if left < step && !sealed {
+                return;
+            }
+            let size = left.min(step);
+            let file = segment.file.clone().expect("checked");
+            segment.writebacks += 1;
+            self.durability.write_backs += 1;
+            self.durability.write_back_from = (segment.base_offset, from + size);
+            let (position, size) = (Position(u64::from(from)), u64::from(size));
+            disk.start(self.owner, Job::StartWriteback { file, position, size });
+        }
+    }
+
+    /// Lets sealed segments take their next step, and syncs the active one when that was asked for.
+    pub(super) fn advance(&mut self, disk: &mut dyn Disk) {
+        if self.durability.failed {
+            return;
+        }
+        let now_ms = self.durability.now_ms;
+        let unsynced: u64 = self
+            .segments
+            .iter()
+            .filter(|s| matches!(s.stage, Stage::ToTruncate | Stage::Truncating | Stage::ToSync | Stage::Syncing))
+            .map(|s| u64::from(s.size))
+            .sum();
+        let wanted = self.durability.sync_wanted;
+        if let Some(index) = self.segments.iter().position(|s| s.stage != Stage::Settled) {
+            let owner = self.owner;
+            let segment = &mut self.segments[index];
+            let due = now_ms >= segment.sealed_ms + SETTLE_AFTER_MS
+                || unsynced > UNSYNCED_BYTES_MAX
+                || wanted > segment.base_offset;
+            // A sync of its last days as the active segment is still under way.
+            let busy = self.durability.active_sync.is_some_and(|(base, _)| base == segment.base_offset);
+            match (segment.stage, segment.file.clone()) {
+                (Stage::ToTruncate, Some(file)) if due && !busy => {
+                    segment.stage = Stage::Truncating;
+                    disk.start(owner, Job::Truncate { file, size: u64::from(segment.size) });
+                }
+                (Stage::ToSync, Some(file)) if due && !busy => {
+                    segment.stage = Stage::Syncing;
+                    disk.start(owner, Job::Sync { file });
+                }
+                (Stage::ToWriteFiles, _) => self.write_files(disk, index),
+                _ => {}
+            }
+        }
+        let all_sealed_synced = self.segments.iter().all(|s| {
+            matches!(s.stage, Stage::Active | Stage::ToWriteFiles | Stage::WritingFiles(_) | Stage::Settled)
+        });
+        if wanted > self.durability.synced_offset
+            && all_sealed_synced
+            && self.durability.active_sync.is_none()
+            && let Some(active) = self.segments.back()
+            && let Some(file) = active.file.clone()
+        {
+            self.durability.active_sync = Some((active.base_offset, self.log_end_offset));
+            self.durability.unsynced_since_ms = 0;
+            disk.start(self.owner, Job::Sync { file });
+        }
+    }
+
+    /// Writes what is derived from a sealed segment: its indexes, and the producers' state at its end.
+    fn write_files(&mut self, disk: &mut dyn Disk, index: usize) {
+        let end = self.segments.get(index + 1).map_or(self.log_end_offset, |next| next.base_offset);
+        let segment = &mut self.segments[index];
+        let Some(indexes) = &segment.indexes else {
+            segment.stage = Stage::Settled;
+            return;
+        };
+        let base = segment.base_offset;
+        let mut files = vec![
+            (file_path(&self.dir, base, OFFSET_INDEX), indexes.offsets.encode()),
+            (file_path(&self.dir, base, TIME_INDEX), indexes.times.encode()),
+        ];
+        if let Some(snapshot) = segment.end_snapshot.take() {
+            files.push((file_path(&self.dir, end, SNAPSHOT), snapshot.into_vec()));
+        }
+        segment.stage = Stage::WritingFiles(files.len() as u8);
+        for (path, bytes) in files {
+            disk.start(self.owner, Job::Replace { path, bytes, sync: true });
+        }
+    }
+
+    /// Takes a job's end. Every job this log started comes back here.
+    pub fn job_done(&mut self, disk: &mut dyn Disk, job: Job, result: io::Result<()>, now: Now) {
+        self.durability.now_ms = now.monotonic_ms();
+        match job {
+            Job::Preallocate { file, position, size } => {
+                let active = self.segments.back().and_then(|s| s.file.as_ref());
+                if active.is_some_and(|f| Rc::ptr_eq(f, &file)) {
+                    // A device that cannot reserve is one that can be appended to all the same: the append will tell.
+                    self.durability.preallocated = position.0 + size;
+                    self.durability.preallocating = false;
+                }
+            }
+            Job::StartWriteback { file, .. } => {
+                self.durability.write_backs -= 1;
+                if let Some(segment) = self.segment_of(&file) {
+                    segment.writebacks -= 1;
+                }
+                drop(file);
+                if let Err(e) = result {
+                    log::warn!("{}: write-back: {e}", self.dir.display());
+                }
+                self.write_back(disk);
+            }
+            Job::Truncate { file, .. } => {
+                // Not cut: the tail is ignored by size while we run, and by the next recovery's scan.
+                let ok = self.or_fail("truncate", result);
+                if let Some(segment) = self.segment_of(&file).filter(|s| ok && s.stage == Stage::Truncating) {
+                    segment.stage = Stage::ToSync;
+                }
+            }
+            Job::Sync { file } => self.synced(&file, result),
+            Job::Rename { from, to } => self.renamed(from, to, result),
+            Job::Remove { path } => {
+                self.durability.removing = false;
+                if let Err(e) = result {
+                    log::warn!("cannot remove {}: {e}", path.display());
+                }
+            }
+            Job::Replace { path, .. } => self.replaced(path, result),
+            Job::Close { .. } | Job::ReadAhead { .. } | Job::RemoveDir { .. } => {}
+        }
+        self.tidy(disk);
+    }
+
+    fn synced(&mut self, file: &Rc<OpenFile>, result: io::Result<()>) {
+        let ok = self.or_fail("sync", result);
+        let Some(segment) = self.segment_of(file) else {
+            self.durability.active_sync = None;
+            return;
+        };
+        let base = segment.base_offset;
+        let was_sealed_sync = segment.stage == Stage::Syncing;
+        if was_sealed_sync && ok {
+            segment.stage = Stage::ToWriteFiles;
+        }
+        if !ok {
+            return;
+        }
+        let upto = if was_sealed_sync {
+            let index = self.segments.partition_point(|s| s.base_offset <= base);
+            self.segments.get(index).map_or(base, |next| next.base_offset)
+        } else {
+            self.durability.active_sync.take().map_or(base, |(_, upto)| upto)
+        };
+        self.durability.synced_offset = self.durability.synced_offset.max(upto);
+    }
+
+    fn replaced(&mut self, path: PathBuf, result: io::Result<()>) {
+        if let Err(e) = &result {
+            log::warn!("cannot write {}: {e}", path.display());
+        }
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name == leader_epochs::FILE_NAME {
+            self.durability.epochs_writing = false;
+        } else if name == checkpoint::PARTITION_FILE_NAME {
+            self.durability.checkpoint_writing = false;
+            self.durability.recycling_noted = self.durability.recycling_writing && result.is_ok();
+        } else if super::parse_file_name(name).is_some()
+            && let Some(segment) = self.segments.iter_mut().find(|s| matches!(s.stage, Stage::WritingFiles(_)))
+            && let Stage::WritingFiles(left) = segment.stage
+        {
+            segment.stage = if left > 1 { Stage::WritingFiles(left - 1) } else { Stage::Settled };
+            // The recovery point in the checkpoint may pass the segment now.
+            self.durability.checkpoint_dirty = true;
+        }
+    }
+
+    /// Does what does not depend on time: next steps, next removal, closing of files nobody holds, dirty small files.
+    fn tidy(&mut self, disk: &mut dyn Disk) {
+        self.advance(disk);
+        if !self.durability.removing
+            && let Some(path) = self.durability.removals.pop_front()
+        {
+            self.durability.removing = true;
+            disk.start(self.owner, Job::Remove { path });
+        }
+        let owner = self.owner;
+        self.durability.closing.retain(|file| {
+            // This list holds one; a job still has the file, or a reader, or a segment.
+            let unused = Rc::strong_count(file) == 1;
+            if unused {
+                disk.start(owner, Job::Close { file: file.clone() });
+            }
+            !unused
+        });
+        if self.durability.epochs_dirty {
+            self.write_epochs(disk);
+        }
+        if self.durability.checkpoint_dirty {
+            self.write_checkpoint(disk);
+        }
+    }
+
+    /// Writes `leader-epoch-checkpoint`, now or after the write under way.
+    pub(super) fn write_epochs(&mut self, disk: &mut dyn Disk) {
+        self.durability.epochs_dirty = self.durability.epochs_writing;
+        if !self.durability.epochs_writing {
+            self.durability.epochs_writing = true;
+            let (path, bytes) = (self.path(leader_epochs::FILE_NAME), self.epochs.encode().into_bytes());
+            disk.start(self.owner, Job::Replace { path, bytes, sync: true });
+        }
+    }
+
+    fn write_checkpoint(&mut self, disk: &mut dyn Disk) {
+        if self.durability.checkpoint_writing || self.segments.is_empty() {
+            return;
+        }
+        (self.durability.checkpoint_dirty, self.durability.checkpoint_writing) = (false, true);
+        let note = checkpoint::PartitionCheckpoint {
+            recovery_point: self.settled_offset(),
+            log_start_offset: self.log_start_offset,
+            recycling: self.recycles(),
+        };
+        self.durability.recycling_writing = note.recycling;
+        let (path, bytes) = (self.path(checkpoint::PARTITION_FILE_NAME), note.encode().into_bytes());
+        disk.start(self.owner, Job::Replace { path, bytes, sync: true });
+    }
+
+    /// Where recovery must begin: every segment before it is synced and has its derived files.
+    pub(super) fn settled_offset(&self) -> Offset {
+        self.segments.iter().find(|s| s.stage != Stage::Settled).map_or(self.log_end_offset, |s| s.base_offset)
+    }
+
+    /// Does this log reuse the files of retired segments?
+    pub(super) fn recycles(&self) -> bool {
+        let config = &self.config;
+        config.recycle && config.delete && !config.compact && (config.retention_bytes >= 0 || config.retention_ms >= 0)
+    }
+
+    /// Recovery must know before the first file is reused: noted early enough to be on the device by then.
+    fn note_recycling(&mut self) {
+        if self.durability.recycling_noted || self.durability.checkpoint_writing || !self.recycles() {
+            return;
+        }
+        let near_roll = self.segments.back().is_some_and(|s| s.size > self.config.segment_bytes / 4);
+        self.durability.checkpoint_dirty |= near_roll || self.segments.len() > 1;
+    }
+
+    /// What time brings: to be called at the deadline it gave (monotonic ns), or earlier.
+    pub fn housekeep(&mut self, disk: &mut dyn Disk, now: Now) -> Option<u64> {
+        let now_ms = now.monotonic_ms();
+        self.durability.now_ms = now_ms;
+        let flush_due_ms = (self.durability.unsynced_since_ms > 0 && self.config.flush_ms < i64::MAX)
+            .then(|| self.durability.unsynced_since_ms.saturating_add(self.config.flush_ms.max(0) as u64));
+        if flush_due_ms.is_some_and(|due| now_ms >= due) {
+            self.sync(disk);
+        }
+        self.tidy(disk);
+        self.close_idle(disk);
+        let settle_ms = self.segments.iter().find(|s| s.stage == Stage::ToTruncate).map(|s| s.sealed_ms + SETTLE_AFTER_MS);
+        let idle_ms = self.segments.iter().filter(|s| s.file.is_some()).map(|s| s.used_ms + IDLE_AFTER_MS).min();
+        let later = |ms: u64| ms.max(now_ms + 1);
+        [flush_due_ms.filter(|_| self.durability.unsynced_since_ms > 0), settle_ms, idle_ms]
+            .into_iter()
+            .flatten()
+            .map(later)
+            .min()
+            .map(|ms| ms * 1_000_000)
+    }
+
+    /// Lets go of files and indexes that were not used for a while. Those of the active segment stay in memory as its indexes
+    /// are nowhere else; its file is opened again by the next append.
+    fn close_idle(&mut self, disk: &mut dyn Disk) {
+        let now_ms = self.durability.now_ms;
+        let mut closed = false;
+        for segment in &mut self.segments {
+            let idle = now_ms >= segment.used_ms + IDLE_AFTER_MS && segment.writebacks == 0;
+            let settled = segment.stage == Stage::Settled;
+            let resting = settled || (segment.stage == Stage::Active && self.durability.active_sync.is_none());
+            if idle && resting && segment.named == segment.base_offset {
+                if let Some(file) = segment.file.take() {
+                    self.durability.closing.push(file);
+                    closed = true;
+                }
+                if settled {
+                    segment.indexes = None;
+                }
+            } else if idle {
+                segment.used_ms = now_ms;
+            }
+        }
+        if closed {
+            self.tidy(disk);
+        }
+    }
+
+    /// Does this log wait for peers to acknowledge bytes (`Ring::release_acknowledged`), to close a file or to use it again?
+    pub fn wants_acknowledgements(&self) -> bool {
+        let held = |file: &Rc<OpenFile>, own: usize| Rc::strong_count(file) > own;
+        if self.durability.closing.iter().any(|file| held(file, 1)) {
+            return true;
+        }
+        // The roll is near, and the file it would use again is still held.
+        let (Some(active), Some(oldest)) = (self.segments.back(), self.segments.front()) else { return false };
+        self.durability.recycling_noted
+            && active.size > self.config.segment_bytes - self.config.segment_bytes / 8
+            && oldest.file.as_ref().is_some_and(|file| held(file, 1 + usize::from(oldest.writebacks)))
+    }
+
+    /// True if the job succeeded. Otherwise nothing is known of what the device holds: the log takes nothing more.
+    fn or_fail(&mut self, operation: &str, result: io::Result<()>) -> bool {
+        if let Err(e) = &result {
+            log::error!("{}: cannot {operation}: {e}; the partition goes offline", self.dir.display());
+            self.durability.failed = true;
+        }
+        result.is_ok()
+    }
+
+    fn segment_of(&mut self, file: &Rc<OpenFile>) -> Option<&mut Segment> {
+        self.segments.iter_mut().rev().find(|s| s.file.as_ref().is_some_and(|f| Rc::ptr_eq(f, file)))
+    }
+
+    fn renamed(&mut self, from: PathBuf, to: PathBuf, result: io::Result<()>) {
+        match result {
+            Ok(()) => {
+                let to = to.file_name().and_then(|n| n.to_str()).and_then(super::parse_file_name);
+                if let Some(segment) = self.segments.iter_mut().find(|s| to == Some((s.base_offset, LOG))) {
+                    segment.named = segment.base_offset;
+                }
+            }
+            // The file works under its old name too: recovery goes by its contents.
+            Err(e) => log::warn!("cannot rename {} to {}: {e}", from.display(), to.display()),
+        }
+    }
+}

@@ -1,0 +1,661 @@
+//! Opening a log. After a clean stop only sizes, the last batches and the small files are looked at. After an unclean one
+//! everything from the recovery point is read and checked; a torn tail is cut; indexes are made anew.
+//!
+//! Recycled files need care (docs/formats/log.md): a file may not have its new name yet, may hold batches of its former life behind those of
+//! its present one, and after a power cut may be any mixture of both. So once a log noted that it recycles, a batch counts only if its offset
+//! is exactly the next one and its leader epoch does not go back, and the oldest file is checked as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::checkpoint::{PARTITION_FILE_NAME, PartitionCheckpoint};
+use super::header::Header;
+use super::leader_epochs::{self, LeaderEpochs};
+use super::log::{Log, RecoveryReport, Start};
+use super::log_config::LogConfig;
+use super::offset_index::OffsetIndex;
+use super::producer_state::ProducerState;
+use super::scan::{Scan, Verdict};
+use super::segment::{Indexes, Segment, Stage};
+use super::time_index::{self, TimeIndex};
+use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path, parse_file_name};
+use crate::ids::{JobOwner, Now, Offset, Position};
+use crate::io::disk::{Disk, Entry, Job};
+use crate::limits::BATCH_HEADER_SIZE;
+
+/// What a partition's directory holds.
+#[derive(Default)]
+struct Directory {
+    logs: BTreeMap<Offset, u64>,
+    indexes: BTreeSet<Offset>,
+    time_indexes: BTreeSet<Offset>,
+    snapshots: BTreeSet<Offset>,
+    note: bool,
+}
+
+impl Directory {
+    /// Sorts names into kinds; removes what a broker that is gone did not finish.
+    fn read(disk: &mut dyn Disk, dir: &Path, entries: Vec<Entry>) -> Result<Directory, StorageError> {
+        let mut found = Directory::default();
+        for entry in entries.into_iter().filter(|e| !e.is_dir) {
+            let unfinished = [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| entry.name.ends_with(suffix));
+            if unfinished {
+                remove(disk, &dir.join(&entry.name))?;
+                continue;
+            }
+            found.note |= entry.name == PARTITION_FILE_NAME;
+            match parse_file_name(&entry.name) {
+                Some((base, LOG)) => drop(found.logs.insert(base, entry.size)),
+                Some((base, OFFSET_INDEX)) => drop(found.indexes.insert(base)),
+                Some((base, TIME_INDEX)) => drop(found.time_indexes.insert(base)),
+                Some((base, SNAPSHOT)) => drop(found.snapshots.insert(base)),
+                _ => {}
+            }
+        }
+        for (bases, suffix) in [(&found.indexes, OFFSET_INDEX), (&found.time_indexes, TIME_INDEX)] {
+            for base in bases.iter().filter(|base| !found.logs.contains_key(base)) {
+                remove(disk, &file_path(dir, *base, suffix))?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir`. A directory that is not there is an empty log: nothing is made before the first append.
+    pub fn open(
+        disk: &mut dyn Disk,
+        dir: &Path,
+        owner: JobOwner,
+        config: Rc<LogConfig>,
+        start: Start,
+        now: Now,
+    ) -> Result<(Log, RecoveryReport), StorageError> {
+        let mut log = Log::empty(dir, owner, config, start);
+        let mut report = RecoveryReport::default();
+        let entries = match disk.list(dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((log, report)),
+            Err(e) => return Err(failed("list", dir)(e)),
+        };
+        let mut found = Directory::read(disk, dir, entries)?;
+        let mut note = None;
+        if found.note {
+            let path = dir.join(PARTITION_FILE_NAME);
+            if start.clean {
+                // Another broker took over after we crashed, and stopped in good order: its word is younger.
+                remove(disk, &path)?;
+            } else {
+                let text = disk.read_file(&path).map_err(failed("read", &path))?;
+                note = std::str::from_utf8(&text).ok().and_then(PartitionCheckpoint::decode);
+                if note.is_none() {
+                    log::warn!("{}: damaged, the whole log is checked", path.display());
+                }
+            }
+        }
+        let recycling = found.note && note.is_none_or(|n| n.recycling) && !start.clean;
+        let recovery_point = match (found.note, note) {
+            (_, Some(note)) => note.recovery_point,
+            (true, None) if !start.clean => Offset(0),
+            _ => start.recovery_point,
+        };
+        if let Some(note) = note {
+            log.log_start_offset = log.log_start_offset.max(note.log_start_offset);
+        }
+        log.durability.recycling_noted = recycling;
+        log.restart_at(log.log_start_offset);
+
+        let mut adopted = None;
+        if recycling {
+            adopted = find_recycled(disk, dir, &mut found)?;
+        }
+        log.make_segments(disk, &mut found, now)?;
+        let scan_from = if start.clean {
+            log.segments.len()
+        } else {
+            log.segments.partition_point(|s| s.base_offset <= recovery_point).saturating_sub(1)
+        };
+        log.load_epochs(disk, &found, scan_from)?;
+        log.load_producers(disk, &found.snapshots, scan_from)?;
+        if recycling && scan_from > 0 && !log.segments.is_empty() {
+            log.check_oldest(disk, &mut report)?;
+        }
+        let scan_from = scan_from.min(log.segments.len());
+        log.load_settled(disk, &found, scan_from, start.clean, &mut report)?;
+        log.scan_unsettled(disk, scan_from, recycling, &mut report)?;
+        if let Some((named, base, size)) = adopted {
+            log.adopt(disk, named, base, size, &mut report, now)?;
+        }
+        log.finish_open(disk, start.clean, &report, now)?;
+        Ok((log, report))
+    }
+
+    /// A segment for each file, without those that are wholly before the log start or empty in the middle.
+    fn make_segments(&mut self, disk: &mut dyn Disk, found: &mut Directory, now: Now) -> Result<(), StorageError> {
+        let bases: Vec<Offset> = found.logs.keys().copied().collect();
+        for (i, base) in bases.iter().enumerate() {
+            let size = found.logs[base];
+            let before_start = bases.get(i + 1).is_some_and(|next| *next <= self.log_start_offset);
+            let empty = size == 0 && i + 1 < bases.len();
+            if before_start || empty {
+                self.remove_segment_files(disk, *base)?;
+                found.logs.remove(base);
+                continue;
+            }
+            let mut segment = Segment::new(*base, now.wall_ms);
+            segment.size = u32::try_from(size).unwrap_or(u32::MAX);
+            self.segments.push_back(segment);
+        }
+        Ok(())
+    }
+
+    fn remove_segment_files(&mut self, disk: &mut dyn Disk, base: Offset) -> Result<(), StorageError> {
+        for suffix in [LOG, OFFSET_INDEX, TIME_INDEX, SNAPSHOT] {
+            remove(disk, &file_path(&self.dir, base, suffix))?;
+        }
+        Ok(())
+    }
+
+    /// Segments that are not scanned: their indexes must be there; after an unclean stop also sound.
+    fn load_settled(
+        &mut self,
+        disk: &mut dyn Disk,
+        found: &Directory,
+        scan_from: usize,
+        clean: bool,
+        report: &mut RecoveryReport,
+    ) -> Result<(), StorageError> {
+        for index in 0..scan_from {
+            let base = self.segments[index].base_offset;
+            let last = index + 1 == self.segments.len();
+            let mut sound = true;
+            if self.segments[index].size > 0 {
+                sound = found.indexes.contains(&base) && found.time_indexes.contains(&base);
+                sound = sound && self.load_times(disk, index)?;
+                if sound && (!clean || last) {
+                    sound = self.load_offsets(disk, index)?;
+                }
+            }
+            if !sound {
+                log::warn!("{}: indexes missing or damaged, made anew", file_path(&self.dir, base, LOG).display());
+                report.indexes_rebuilt += 1;
+                self.rebuild_indexes(disk, index)?;
+                self.segments[index].stage = Stage::ToTruncate;
+            } else {
+                self.segments[index].stage = Stage::Settled;
+            }
+            if last {
+                self.find_end(disk, index, report)?;
+            } else if !clean {
+                self.segments[index].indexes = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the end of the time index: the segment's largest timestamp. False: not sound.
+    fn load_times(&mut self, disk: &mut dyn Disk, index: usize) -> Result<bool, StorageError> {
+        let segment = &mut self.segments[index];
+        let path = file_path(&self.dir, segment.base_offset, TIME_INDEX);
+        let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
+        let Some(times) = TimeIndex::decode(&bytes) else { return Ok(false) };
+        if let Some(time_index::Entry { timestamp, offset }) = times.last() {
+            segment.largest_timestamp = timestamp;
+            segment.offset_of_largest = segment.base_offset + i64::from(offset);
+        }
+        segment.indexes.get_or_insert_default().times = times;
+        Ok(true)
+    }
+
+    /// Loads the offset index. False: not sound.
+    fn load_offsets(&mut self, disk: &mut dyn Disk, index: usize) -> Result<bool, StorageError> {
+        let segment = &mut self.segments[index];
+        let path = file_path(&self.dir, segment.base_offset, OFFSET_INDEX);
+        let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
+        let Some(offsets) = OffsetIndex::decode(&bytes, segment.size) else { return Ok(false) };
+        segment.indexes.get_or_insert_default().offsets = offsets;
+        Ok(true)
+    }
+
+    /// Where the last segment ends: from its last index entry on, headers are followed. What is no whole batch is cut.
+    fn find_end(&mut self, disk: &mut dyn Disk, index: usize, report: &mut RecoveryReport) -> Result<(), StorageError> {
+        let segment = &self.segments[index];
+        let base = segment.base_offset;
+        let (mut end, mut largest) = (base, (segment.largest_timestamp, segment.offset_of_largest));
+        let from = segment.indexes.as_ref().and_then(|i| i.offsets.last()).map_or(0, |e| e.position);
+        let path = file_path(&self.dir, base, LOG);
+        let size = segment.size;
+        let mut valid = from;
+        let mut first_timestamp = segment.first_timestamp;
+        if size > 0 {
+            let file = disk.open(&path, false).map_err(failed("open", &path))?;
+            let mut scan = Scan::headers(from, size);
+            let walked = scan.run(disk, &file, |position, header, _| {
+                end = header.last_offset + 1;
+                valid = position + header.size;
+                if header.max_timestamp > largest.0 {
+                    largest = (header.max_timestamp, header.last_offset);
+                }
+                if position == 0 {
+                    first_timestamp = header.max_timestamp;
+                }
+                Verdict::Good
+            });
+            walked.map_err(failed("read", &path))?;
+            if valid < size {
+                report_cut(&path, valid, size - valid, report);
+                let cut = Job::Truncate { file: file.clone(), size: u64::from(valid) };
+                disk.run(cut).map_err(failed("truncate", &path))?;
+            }
+            disk.run(Job::Close { file }).map_err(failed("close", &path))?;
+        }
+        let segment = &mut self.segments[index];
+        segment.size = valid;
+        segment.first_timestamp = first_timestamp;
+        (segment.largest_timestamp, segment.offset_of_largest) = largest;
+        segment.stage = Stage::Active;
+        // Loaded again by the first append or read: an idle partition holds no index in memory.
+        if segment.indexes.as_ref().is_some_and(|_| report.indexes_rebuilt == 0 && report.cut_bytes == 0) {
+            segment.indexes = None;
+        }
+        self.set_end(end);
+        Ok(())
+    }
+
+    /// Reads and checks the segments from `scan_from` on, and makes their indexes.
+    fn scan_unsettled(
+        &mut self,
+        disk: &mut dyn Disk,
+        scan_from: usize,
+        strict: bool,
+        report: &mut RecoveryReport,
+    ) -> Result<(), StorageError> {
+        let mut index = scan_from;
+        while index < self.segments.len() {
+            let next = self.segments.get(index + 1).map(|s| s.base_offset);
+            let (end, cut) = self.scan_segment(disk, index, strict, next, report)?;
+            self.set_end(end);
+            self.segments[index].stage = if next.is_some() { Stage::ToTruncate } else { Stage::Active };
+            // A cut that reaches the next segment's start only took away a former life.
+            if cut > 0 && next.is_some_and(|next| next != end) {
+                log::error!(
+                    "{}: ends at offset {end}, the segments behind it are dropped",
+                    file_path(&self.dir, self.segments[index].base_offset, LOG).display()
+                );
+                while self.segments.len() > index + 1 {
+                    let base = self.segments.pop_back().expect("counted").base_offset;
+                    self.remove_segment_files(disk, base)?;
+                    report.segments_dropped += 1;
+                }
+                self.segments[index].stage = Stage::Active;
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Checks one segment byte by byte and makes its indexes; cuts what does not belong to it. Returns its end and the bytes cut.
+    fn scan_segment(
+        &mut self,
+        disk: &mut dyn Disk,
+        index: usize,
+        strict: bool,
+        next: Option<Offset>,
+        report: &mut RecoveryReport,
+    ) -> Result<(Offset, u32), StorageError> {
+        let interval = self.config.index_interval_bytes;
+        let (base, size) = (self.segments[index].base_offset, self.segments[index].size);
+        let path = file_path(&self.dir, base, LOG);
+        let file = disk.open(&path, false).map_err(failed("open", &path))?;
+        let mut segment = Segment::new(base, self.segments[index].created_ms);
+        segment.indexes = Some(Box::default());
+        let mut end = base;
+        let mut epoch = self.epochs.latest();
+        let (epochs, producers) = (&mut self.epochs, &mut self.producers);
+        let mut scan = Scan::checked(0, size);
+        let walked = scan.run(disk, &file, |_, header, _| {
+            let in_line = if strict { header.base_offset == end } else { header.base_offset >= end };
+            let epoch_goes_back = strict && epoch.is_some_and(|e| header.leader_epoch < e);
+            let beyond = next.is_some_and(|next| header.last_offset >= next) || !segment.can_hold(header.last_offset);
+            if !in_line || epoch_goes_back || beyond {
+                return Verdict::Stop;
+            }
+            end = header.last_offset + 1;
+            segment.note(header.span(), interval);
+            if epochs.assign(header.leader_epoch, header.base_offset) {
+                epoch = Some(header.leader_epoch);
+            }
+            if header.producer.id >= 0 {
+                producers.note(&header.appended());
+            }
+            Verdict::Good
+        });
+        walked.map_err(failed("read", &path))?;
+        report.scanned_bytes += u64::from(segment.size);
+        report.indexes_rebuilt += 1;
+        let cut = size - segment.size;
+        if cut > 0 {
+            report_cut(&path, segment.size, cut, report);
+            let size = u64::from(segment.size);
+            disk.run(Job::Truncate { file: file.clone(), size }).map_err(failed("truncate", &path))?;
+        }
+        segment.file = Some(file);
+        self.segments[index] = segment;
+        Ok((end, cut))
+    }
+
+    /// The oldest file of a log that recycles may be half overwritten by a life that never came to be. It was retired then.
+    fn check_oldest(&mut self, disk: &mut dyn Disk, report: &mut RecoveryReport) -> Result<(), StorageError> {
+        let (base, size) = (self.segments[0].base_offset, self.segments[0].size);
+        let next = self.segments.get(1).map(|s| s.base_offset);
+        let path = file_path(&self.dir, base, LOG);
+        let file = disk.open(&path, false).map_err(failed("open", &path))?;
+        let mut end = base;
+        let mut valid = 0;
+        let mut scan = Scan::checked(0, size);
+        let walked = scan.run(disk, &file, |position, header, _| {
+            if header.base_offset != end || next.is_some_and(|next| header.last_offset >= next) {
+                return Verdict::Stop;
+            }
+            end = header.last_offset + 1;
+            valid = position + header.size;
+            Verdict::Good
+        });
+        walked.map_err(failed("read", &path))?;
+        disk.run(Job::Close { file }).map_err(failed("close", &path))?;
+        report.scanned_bytes += u64::from(valid);
+        if next.is_some_and(|next| next != end) {
+            log::warn!("{}: retired and half overwritten when the host stopped; removed", path.display());
+            self.segments.pop_front();
+            self.remove_segment_files(disk, base)?;
+            report.segments_dropped += 1;
+            if let Some(next) = next {
+                self.log_start_offset = self.log_start_offset.max(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a recycled file that had not got its name yet, if it continues the log.
+    fn adopt(
+        &mut self,
+        disk: &mut dyn Disk,
+        named: Offset,
+        base: Offset,
+        size: u64,
+        report: &mut RecoveryReport,
+        now: Now,
+    ) -> Result<(), StorageError> {
+        let from = file_path(&self.dir, named, LOG);
+        let alone = self.segments.is_empty();
+        if !alone && base != self.log_end_offset() {
+            log::warn!("{}: holds offset {base} where {} was expected; removed", from.display(), self.log_end_offset());
+            report.segments_dropped += 1;
+            return remove(disk, &from);
+        }
+        let to = file_path(&self.dir, base, LOG);
+        disk.run(Job::Rename { from: from.clone(), to }).map_err(failed("rename", &from))?;
+        if alone {
+            self.log_start_offset = self.log_start_offset.max(base);
+        }
+        if let Some(last) = self.segments.back_mut() {
+            last.stage = Stage::ToTruncate;
+        }
+        let mut segment = Segment::new(base, now.wall_ms);
+        segment.size = u32::try_from(size).unwrap_or(u32::MAX);
+        self.segments.push_back(segment);
+        let index = self.segments.len() - 1;
+        let (end, _) = self.scan_segment(disk, index, true, None, report)?;
+        self.set_end(end);
+        Ok(())
+    }
+
+    /// Loads `leader-epoch-checkpoint` as far as the scan does not find it out itself; makes it from the batches if it is damaged.
+    fn load_epochs(&mut self, disk: &mut dyn Disk, found: &Directory, scan_from: usize) -> Result<(), StorageError> {
+        let path = self.path(leader_epochs::FILE_NAME);
+        let read = match disk.read_file(&path) {
+            Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(LeaderEpochs::decode),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && found.logs.values().all(|size| *size == 0) => {
+                Some(LeaderEpochs::default())
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(failed("read", &path)(e)),
+        };
+        if let Some(epochs) = read {
+            self.epochs = epochs;
+        } else {
+            log::warn!("{}: missing or damaged, made anew from the batches", path.display());
+            for index in 0..scan_from {
+                let mut epochs = std::mem::take(&mut self.epochs);
+                let walked = self.walk_headers(disk, index, |header| drop(epochs.assign(header.leader_epoch, header.base_offset)));
+                self.epochs = epochs;
+                walked?;
+            }
+            self.durability.note_epochs();
+        }
+        if let Some(first) = self.segments.get(scan_from) {
+            self.epochs.truncate_from_end(first.base_offset);
+        }
+        Ok(())
+    }
+
+    /// The producers' state where the scan begins: the youngest sound snapshot up to there, and the batches after it.
+    fn load_producers(
+        &mut self,
+        disk: &mut dyn Disk,
+        snapshots: &BTreeSet<Offset>,
+        scan_from: usize,
+    ) -> Result<(), StorageError> {
+        let upto = self.segments.get(scan_from).map(|s| s.base_offset);
+        let mut from = Offset(0);
+        for offset in snapshots.iter().rev().filter(|offset| upto.is_none_or(|upto| **offset <= upto)) {
+            let path = file_path(&self.dir, *offset, SNAPSHOT);
+            let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
+            if let Some(state) = ProducerState::decode(&bytes) {
+                (self.producers, from) = (state, *offset);
+                break;
+            }
+            log::warn!("{}: damaged, an older one is taken", path.display());
+        }
+        for index in 0..scan_from {
+            let end = self.segments.get(index + 1).map(|s| s.base_offset);
+            if end.is_some_and(|end| end <= from) {
+                continue;
+            }
+            // The last segment's end is not known yet; a snapshot at a clean stop is taken exactly there.
+            if end.is_none() && self.ends_at(disk, index, from)? {
+                continue;
+            }
+            let mut producers = std::mem::take(&mut self.producers);
+            let walked = self.walk_headers(disk, index, |header| {
+                if header.base_offset >= from && header.producer.id >= 0 {
+                    producers.note(&header.appended());
+                }
+            });
+            self.producers = producers;
+            walked?;
+        }
+        Ok(())
+    }
+
+    /// Does the segment end before `offset`? Asked of its last index entry and the batches after it.
+    fn ends_at(&mut self, disk: &mut dyn Disk, index: usize, offset: Offset) -> Result<bool, StorageError> {
+        if self.segments[index].size == 0 {
+            return Ok(true);
+        }
+        let (base, size) = (self.segments[index].base_offset, self.segments[index].size);
+        let path = file_path(&self.dir, base, OFFSET_INDEX);
+        let from = disk.read_file(&path).ok().and_then(|b| OffsetIndex::decode(&b, size)).and_then(|i| i.last());
+        let mut end = base;
+        self.walk_from(disk, index, from.map_or(0, |e| e.position), |header| end = header.last_offset + 1)?;
+        Ok(end <= offset)
+    }
+
+    /// Makes a segment's indexes from its headers.
+    pub(super) fn rebuild_indexes(&mut self, disk: &mut dyn Disk, index: usize) -> Result<(), StorageError> {
+        let interval = self.config.index_interval_bytes;
+        let mut fresh = Segment::new(self.segments[index].base_offset, 0);
+        fresh.indexes = Some(Box::default());
+        self.walk_headers(disk, index, |header| {
+            if fresh.can_hold(header.last_offset) {
+                fresh.note(header.span(), interval);
+            }
+        })?;
+        let segment = &mut self.segments[index];
+        segment.indexes = fresh.indexes;
+        segment.first_timestamp = fresh.first_timestamp;
+        (segment.largest_timestamp, segment.offset_of_largest) = (fresh.largest_timestamp, fresh.offset_of_largest);
+        if segment.stage != Stage::Active {
+            segment.complete_time_index();
+        }
+        Ok(())
+    }
+
+    /// Drops batches from the one that holds `end` on.
+    pub(super) fn cut_segment(&mut self, disk: &mut dyn Disk, index: usize, end: Offset) -> Result<(), StorageError> {
+        let interval = self.config.index_interval_bytes;
+        let mut fresh = Segment::new(self.segments[index].base_offset, self.segments[index].created_ms);
+        fresh.indexes = Some(Box::default());
+        let mut log_end = fresh.base_offset;
+        let mut over = false;
+        self.walk_headers(disk, index, |header| {
+            over |= header.last_offset >= end;
+            if !over {
+                fresh.note(header.span(), interval);
+                log_end = header.last_offset + 1;
+            }
+        })?;
+        let old = &mut self.segments[index];
+        let path = file_path(&self.dir, old.named, LOG);
+        let file = old.file.clone().expect("opened");
+        let size = u64::from(fresh.size);
+        disk.run(Job::Truncate { file: file.clone(), size }).map_err(failed("truncate", &path))?;
+        fresh.file = Some(file);
+        (fresh.named, fresh.writebacks, fresh.used_ms) = (old.named, old.writebacks, old.used_ms);
+        *old = fresh;
+        // A batch is never cut in two: the end may be below what was asked for.
+        self.set_end(log_end.max(self.segments[index].base_offset));
+        Ok(())
+    }
+
+    /// Makes the producers' state anew, from the youngest snapshot that is not above the log end.
+    pub(super) fn rebuild_producers(&mut self, disk: &mut dyn Disk, now: Now) -> Result<(), StorageError> {
+        let dir = self.dir.clone();
+        let entries = disk.list(&dir).map_err(failed("list", &dir))?;
+        let end = self.log_end_offset();
+        let mut snapshots = BTreeSet::new();
+        for (offset, _) in entries.iter().filter_map(|e| parse_file_name(&e.name)).filter(|(_, suffix)| *suffix == SNAPSHOT) {
+            if offset <= end {
+                snapshots.insert(offset);
+            } else {
+                remove(disk, &file_path(&dir, offset, SNAPSHOT))?;
+            }
+        }
+        self.producers.clear();
+        self.load_producers(disk, &snapshots, self.segments.len())?;
+        self.producers.expire(now.wall_ms, self.config.producer_id_expiration_ms);
+        Ok(())
+    }
+
+    fn walk_headers(&self, disk: &mut dyn Disk, index: usize, each: impl FnMut(&Header)) -> Result<(), StorageError> {
+        self.walk_from(disk, index, 0, each)
+    }
+
+    /// Calls `each` for every header of a segment, until its end or what is no batch.
+    fn walk_from(
+        &self,
+        disk: &mut dyn Disk,
+        index: usize,
+        from: u32,
+        mut each: impl FnMut(&Header),
+    ) -> Result<(), StorageError> {
+        let segment = &self.segments[index];
+        let path = file_path(&self.dir, segment.named, LOG);
+        let (file, opened) = match &segment.file {
+            Some(file) => (file.clone(), false),
+            None => (disk.open(&path, false).map_err(failed("open", &path))?, true),
+        };
+        let walked = Scan::headers(from, segment.size).run(disk, &file, |_, header, _| {
+            each(header);
+            Verdict::Good
+        });
+        walked.map_err(failed("read", &path))?;
+        if opened {
+            disk.run(Job::Close { file }).map_err(failed("close", &path))?;
+        }
+        Ok(())
+    }
+
+    fn finish_open(
+        &mut self,
+        disk: &mut dyn Disk,
+        clean: bool,
+        report: &RecoveryReport,
+        now: Now,
+    ) -> Result<(), StorageError> {
+        let first = self.segments.front().map(|s| s.base_offset);
+        if let Some(first) = first {
+            self.log_start_offset = self.log_start_offset.max(first);
+        }
+        if self.log_end_offset() < self.log_start_offset {
+            // A log that was emptied: it goes on where it was, in a new segment.
+            while let Some(segment) = self.segments.pop_back() {
+                self.remove_segment_files(disk, segment.base_offset)?;
+                if let Some(file) = segment.file {
+                    self.durability.close_later(&file);
+                }
+            }
+            self.set_end(self.log_start_offset);
+        }
+        self.epochs.truncate_from_end(self.log_end_offset());
+        self.epochs.truncate_from_start(self.log_start_offset);
+        self.producers.expire(now.wall_ms, self.config.producer_id_expiration_ms);
+        self.durability.opened(self.settled_offset(), !clean || *report != RecoveryReport::default());
+        Ok(())
+    }
+}
+
+/// A file whose first batch belongs behind all others was recycled and had not got its name yet: `(name, first offset, size)`.
+/// It is taken out of `found`.
+fn find_recycled(
+    disk: &mut dyn Disk,
+    dir: &Path,
+    found: &mut Directory,
+) -> Result<Option<(Offset, Offset, u64)>, StorageError> {
+    let mut names = found.logs.iter();
+    let (Some((named, size)), next) = (names.next(), names.next()) else { return Ok(None) };
+    let (named, size, next) = (*named, *size, next.map(|(base, _)| *base));
+    let path = file_path(dir, named, LOG);
+    let file = disk.open(&path, false).map_err(failed("open", &path))?;
+    let mut bytes = [0; BATCH_HEADER_SIZE];
+    let count = disk.read(&file, Position(0), &mut bytes).map_err(failed("read", &path))?;
+    disk.run(Job::Close { file }).map_err(failed("close", &path))?;
+    let Some(header) = Header::decode(&bytes[..count]) else { return Ok(None) };
+    if header.base_offset < next.unwrap_or(named + 1) {
+        return Ok(None);
+    }
+    found.logs.remove(&named);
+    for suffix in [OFFSET_INDEX, TIME_INDEX, SNAPSHOT] {
+        remove(disk, &file_path(dir, named, suffix))?;
+    }
+    Ok(Some((named, header.base_offset, size)))
+}
+
+fn remove(disk: &mut dyn Disk, path: &Path) -> Result<(), StorageError> {
+    disk.run(Job::Remove { path: path.to_path_buf() }).map_err(failed("remove", path))
+}
+
+fn report_cut(path: &Path, position: u32, bytes: u32, report: &mut RecoveryReport) {
+    log::warn!("{}: cut at position {position}: {bytes} bytes behind it are no whole batch of this log", path.display());
+    report.cut_bytes += u64::from(bytes);
+}
+
+/// Used by tests and by the loader: an index of nothing.
+impl Indexes {
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.offsets.len() == 0
+    }
+}

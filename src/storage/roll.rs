@@ -1,0 +1,325 @@
+//! Both ends of a log: new segments at the one, retired segments at the other, and the short way between them (recycling):
+//! a file that retention retires becomes the same log's next segment if its pages are resident and nobody else holds it.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::log::Log;
+use super::segment::{Indexes, Segment, Stage};
+use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, checkpoint, failed, file_path, retain};
+use crate::ids::{LeaderEpoch, Now, Offset, Position};
+use crate::io::disk::{Disk, Job};
+
+/// Places of a file that are probed for residency before it is used again.
+const PROBES: u64 = 16;
+
+impl Log {
+    /// Seals the active segment, if there is one, and begins a new one at `base_offset`. Size retention is looked at first, as
+    /// what it retires is what the new segment can be made of.
+    pub(super) fn roll(&mut self, disk: &mut dyn Disk, base_offset: Offset, now: Now) -> Result<(), StorageError> {
+        let retired = retain::deletable(
+            &self.segments,
+            &self.config,
+            self.log_start_offset,
+            self.log_end_offset,
+            self.retention_limit,
+            now.wall_ms,
+        );
+        let recycled = retired > 0 && self.can_recycle(disk);
+        let mut fresh = Segment::new(base_offset, now.wall_ms);
+        fresh.used_ms = now.monotonic_ms();
+        // Created before anything is changed: if the device has no room, nothing has happened.
+        if !recycled {
+            let path = file_path(&self.dir, base_offset, LOG);
+            let made = self.segments.is_empty() && self.log_end_offset == self.log_start_offset;
+            fresh.file = Some(disk.open(&path, true).map_err(failed("create", &path))?);
+            if made {
+                self.write_metadata(disk);
+            }
+        }
+        self.seal(disk, now);
+        if recycled {
+            let old = self.segments.pop_front().expect("retired");
+            self.remove_derived(&old);
+            let (from, to) = (file_path(&self.dir, old.named, LOG), file_path(&self.dir, base_offset, LOG));
+            let mut indexes: Box<Indexes> = old.indexes.unwrap_or_default();
+            indexes.clear();
+            fresh.named = old.named;
+            fresh.indexes = Some(indexes);
+            fresh.file = old.file;
+            fresh.writebacks = old.writebacks;
+            self.durability.new_active(u64::from(old.size));
+            self.durability.recycled += 1;
+            disk.start(self.owner, Job::Rename { from, to });
+        } else {
+            self.durability.new_active(0);
+        }
+        self.segments.push_back(fresh);
+        self.retire(retired.saturating_sub(usize::from(recycled)).min(self.segments.len() - 1));
+        self.tidy(disk);
+        Ok(())
+    }
+
+    /// The active segment is full.
+    fn seal(&mut self, disk: &mut dyn Disk, now: Now) {
+        let snapshot = self.producers.encode();
+        let Some(active) = self.segments.back_mut() else { return };
+        if active.size == 0 {
+            // Nothing was written to it (its offsets ran out of reach): it leaves no trace.
+            let empty = self.segments.pop_back().expect("active");
+            self.remove_files(empty);
+            self.tidy(disk);
+            return;
+        }
+        active.complete_time_index();
+        active.stage = Stage::ToTruncate;
+        active.sealed_ms = now.monotonic_ms();
+        active.end_snapshot = Some(snapshot.into_boxed_slice());
+    }
+
+    /// May the oldest segment's file be overwritten? Only if nobody reads it or still has its pages in a send queue, no job but
+    /// write-back works on it, its pages are resident, and recovery knows that this happens.
+    fn can_recycle(&mut self, disk: &mut dyn Disk) -> bool {
+        if !self.recycles() || !self.durability.recycling_noted {
+            return false;
+        }
+        let Some(oldest) = self.segments.front() else { return false };
+        let Some(file) = &oldest.file else { return false };
+        let resting = matches!(oldest.stage, Stage::Active | Stage::ToTruncate | Stage::ToSync | Stage::ToWriteFiles | Stage::Settled);
+        let alone = Rc::strong_count(file) == 1 + usize::from(oldest.writebacks) && !file.tainted.get();
+        if !resting || !alone || oldest.named != oldest.base_offset || self.durability.syncs(oldest.base_offset) {
+            return false;
+        }
+        let mut byte = [0u8];
+        let step = u64::from(oldest.size) / PROBES;
+        (0..PROBES).all(|i| matches!(disk.read_resident(file, Position(i * step), &mut byte), Ok(1)))
+    }
+
+    /// Removes the `count` oldest segments.
+    pub(super) fn retire(&mut self, count: usize) {
+        for _ in 0..count {
+            // A job works on it, or its files are being written: it goes next time.
+            if self.segments.front().is_none_or(|s| {
+                matches!(s.stage, Stage::Truncating | Stage::Syncing | Stage::WritingFiles(_))
+                    || s.named != s.base_offset
+                    || self.durability.syncs(s.base_offset)
+            }) {
+                break;
+            }
+            let segment = self.segments.pop_front().expect("looked at");
+            self.remove_files(segment);
+        }
+        self.start_moved();
+    }
+
+    /// The log starts where its first segment does, at the earliest.
+    fn start_moved(&mut self) {
+        let first = self.segments.front().map_or(self.log_end_offset, |s| s.base_offset);
+        if first > self.log_start_offset {
+            self.log_start_offset = first;
+        }
+        self.durability.synced_offset = self.durability.synced_offset.max(first);
+        if self.epochs.truncate_from_start(self.log_start_offset) {
+            self.durability.note_epochs();
+        }
+    }
+
+    fn remove_files(&mut self, mut segment: Segment) {
+        self.durability.remove_later(file_path(&self.dir, segment.named, LOG));
+        self.remove_derived(&segment);
+        if let Some(file) = segment.file.take() {
+            self.durability.close_later(&file);
+        }
+    }
+
+    fn remove_derived(&mut self, segment: &Segment) {
+        // Files that were never written are no error to remove, but cost a job each.
+        if segment.stage == Stage::Settled || segment.stage == Stage::ToWriteFiles {
+            for suffix in [OFFSET_INDEX, TIME_INDEX, SNAPSHOT, TXN_INDEX] {
+                self.durability.remove_later(file_path(&self.dir, segment.base_offset, suffix));
+            }
+        } else {
+            self.durability.remove_later(file_path(&self.dir, segment.base_offset, SNAPSHOT));
+        }
+    }
+
+    /// Applies `retention.ms` and `retention.bytes` and removes what was deleted by `delete_records_before`: to be called every
+    /// `log.retention.check.interval.ms`. Returns the number of segments removed.
+    pub fn apply_retention(&mut self, disk: &mut dyn Disk, now: Now) -> Result<usize, StorageError> {
+        let (start, end, limit) = (self.log_start_offset, self.log_end_offset, self.retention_limit);
+        let mut count = retain::deletable(&self.segments, &self.config, start, end, limit, now.wall_ms);
+        if count == 0 {
+            return Ok(0);
+        }
+        let before = self.segments.len();
+        if count == before {
+            // The active one is to go too: an empty one takes its place, so that the log end is not forgotten.
+            if self.has_staged() {
+                count -= 1;
+            } else {
+                self.usable()?;
+                self.roll(disk, end, now)?;
+                return Ok(before + 1 - self.segments.len());
+            }
+        }
+        self.retire(count);
+        self.durability.note_checkpoint();
+        self.tidy(disk);
+        Ok(before - self.segments.len())
+    }
+
+    /// Deletes the records before `offset` (DeleteRecords). Whole segments go at once, the rest with retention.
+    pub fn delete_records_before(&mut self, disk: &mut dyn Disk, offset: Offset) {
+        let offset = offset.min(self.log_end_offset);
+        if offset <= self.log_start_offset {
+            return;
+        }
+        self.log_start_offset = offset;
+        let gone = self.segments.partition_point(|s| s.base_offset <= offset).saturating_sub(1);
+        self.retire(gone);
+        self.durability.note_checkpoint();
+        self.tidy(disk);
+    }
+
+    /// Retention takes only records below this (the high watermark).
+    pub fn set_retention_limit(&mut self, high_watermark: Offset) {
+        self.retention_limit = high_watermark;
+    }
+
+    /// How often a retired file became the next segment.
+    pub fn recycled_count(&self) -> u64 {
+        self.durability.recycled
+    }
+
+    /// `partition.metadata`: which topic the directory belongs to.
+    fn write_metadata(&mut self, disk: &mut dyn Disk) {
+        if self.topic_id.is_nil() {
+            return;
+        }
+        let (path, bytes) = (self.path(super::METADATA_FILE_NAME), super::encode_metadata(self.topic_id).into_bytes());
+        disk.start(self.owner, Job::Replace { path, bytes, sync: false });
+    }
+
+    /// Makes `end` the log end: later records are gone. Runs jobs to their end: followers that diverged only.
+    pub fn truncate(&mut self, disk: &mut dyn Disk, end: Offset, now: Now) -> Result<(), StorageError> {
+        self.usable()?;
+        assert!(self.staged_is_empty(), "truncated with batches staged");
+        if end >= self.log_end_offset {
+            return Ok(());
+        }
+        while self.segments.back().is_some_and(|s| s.base_offset >= end && s.base_offset > self.log_start_offset) {
+            let segment = self.segments.pop_back().expect("looked at");
+            let base = segment.base_offset;
+            for path in [file_path(&self.dir, segment.named, LOG)]
+                .into_iter()
+                .chain([OFFSET_INDEX, TIME_INDEX, SNAPSHOT].map(|suffix| file_path(&self.dir, base, suffix)))
+            {
+                disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
+            }
+            if let Some(file) = &segment.file {
+                self.durability.close_later(file);
+            }
+        }
+        self.log_end_offset = end.max(self.log_start_offset);
+        let Some(index) = self.segments.len().checked_sub(1) else {
+            self.restart_at(end);
+            return Ok(());
+        };
+        self.open_segment(disk, index, now)?;
+        self.cut_segment(disk, index, end)?;
+        self.segments[index].stage = Stage::Active;
+        self.durability.new_active(0);
+        self.epochs.truncate_from_end(end);
+        self.write_epochs(disk);
+        self.durability.synced_offset = self.durability.synced_offset.min(end);
+        self.rebuild_producers(disk, now)?;
+        self.set_end(self.log_end_offset);
+        self.tidy(disk);
+        Ok(())
+    }
+
+    /// The epoch of the last record.
+    pub fn last_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.latest()
+    }
+
+    /// Stops in good order: everything is synced, cut to size and written, so that the next start (ours or Apache Kafka's) has nothing to scan.
+    /// Returns the entries for the data directory's checkpoints.
+    pub fn close(&mut self, disk: &mut dyn Disk) -> Result<ClosedLog, StorageError> {
+        self.usable()?;
+        self.drop_staged();
+        let dir = self.dir.clone();
+        let mut wrote = false;
+        for index in 0..self.segments.len() {
+            let end = self.segments.get(index + 1).map_or(self.log_end_offset, |next| next.base_offset);
+            let last = index + 1 == self.segments.len();
+            if last && self.segments[index].stage == Stage::Active {
+                let snapshot = self.producers.encode().into_boxed_slice();
+                self.segments[index].end_snapshot = Some(snapshot);
+                self.segments[index].complete_time_index();
+            }
+            let segment = &mut self.segments[index];
+            let path = file_path(&dir, segment.named, LOG);
+            if segment.stage == Stage::Settled || (last && !self.durability.touched_since_open) {
+                continue;
+            }
+            wrote = true;
+            let file = match &segment.file {
+                Some(file) => file.clone(),
+                None => disk.open(&path, false).map_err(failed("open", &path))?,
+            };
+            segment.file = Some(file.clone());
+            let size = u64::from(segment.size);
+            disk.run(Job::Truncate { file: file.clone(), size }).map_err(failed("truncate", &path))?;
+            disk.run(Job::Sync { file }).map_err(failed("sync", &path))?;
+            if segment.named != segment.base_offset {
+                let to = file_path(&dir, segment.base_offset, LOG);
+                match disk.run(Job::Rename { from: path.clone(), to }) {
+                    // The rename that was under way came first.
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.map_err(failed("rename", &path))?,
+                }
+                segment.named = segment.base_offset;
+            }
+            let indexes = segment.indexes.get_or_insert_default();
+            let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
+                (file_path(&dir, segment.base_offset, OFFSET_INDEX), indexes.offsets.encode()),
+                (file_path(&dir, segment.base_offset, TIME_INDEX), indexes.times.encode()),
+            ];
+            if let Some(snapshot) = segment.end_snapshot.take() {
+                files.push((file_path(&dir, end, SNAPSHOT), snapshot.into_vec()));
+            }
+            for (path, bytes) in files {
+                disk.run(Job::Replace { path: path.clone(), bytes, sync: true }).map_err(failed("write", &path))?;
+            }
+            segment.stage = Stage::Settled;
+        }
+        if wrote {
+            let path = self.path(super::leader_epochs::FILE_NAME);
+            let bytes = self.epochs.encode().into_bytes();
+            disk.run(Job::Replace { path: path.clone(), bytes, sync: true }).map_err(failed("write", &path))?;
+        }
+        for path in std::mem::take(&mut self.durability.removals) {
+            disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
+        }
+        if !self.segments.is_empty() {
+            let path = self.path(checkpoint::PARTITION_FILE_NAME);
+            disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
+        }
+        self.durability.synced_offset = self.log_end_offset;
+        let first = self.segments.front().map_or(self.log_end_offset, |s| s.base_offset);
+        Ok(ClosedLog {
+            recovery_point: self.log_end_offset,
+            log_start_offset: (self.log_start_offset > first).then_some(self.log_start_offset),
+        })
+    }
+}
+
+/// What a log that was closed contributes to the data directory's checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedLog {
+    /// For `recovery-point-offset-checkpoint`: the log end.
+    pub recovery_point: Offset,
+    /// For `log-start-offset-checkpoint`: only if it is not the first segment's base offset, as Kafka writes it.
+    pub log_start_offset: Option<Offset>,
+}
