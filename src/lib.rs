@@ -23,4 +23,5 @@ pub mod io;
 pub mod limits;
 pub mod mailbox;
 pub mod parts;
+pub mod storage;
 pub mod wire;

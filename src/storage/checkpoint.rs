@@ -97,8 +97,7 @@ mod tests {
 
     #[test]
     fn our_file_round_trips() {
-        let note =
-            PartitionCheckpoint { recovery_point: Offset(5), log_start_offset: Offset(2), recycling: true };
+        let note = PartitionCheckpoint { recovery_point: Offset(5), log_start_offset: Offset(2), recycling: true };
         assert_eq!(PartitionCheckpoint::decode(&note.encode()), Some(note));
         let text = note.encode();
         for cut in 0..text.len() - 5 {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::log::Log;
 use super::segment::{Segment, Stage};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, checkpoint, file_path, leader_epochs};
-use crate::ids::{Now, Offset, Position};
+use crate::ids::{JobOwner, Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
 use crate::parts::OpenFile;
 
@@ -43,7 +43,7 @@ pub(super) struct Durability {
     write_back_from: (Offset, u32),
     write_backs: u8,
     /// Paths to remove, one after another, so that a crash never leaves a younger segment removed before an older one.
-    removals: std::collections::VecDeque<PathBuf>,
+    pub removals: std::collections::VecDeque<PathBuf>,
     removing: bool,
     /// Files to close once nobody else holds them.
     closing: Vec<Rc<OpenFile>>,
@@ -57,6 +57,12 @@ pub(super) struct Durability {
     recycling_writing: bool,
     /// Monotonic time of the last call that knew it.
     now_ms: u64,
+    /// The log was written to since it was opened, so closing it has something to write.
+    pub touched_since_open: bool,
+    /// How often a retired file became the next segment.
+    pub recycled: u64,
+    /// Jobs under way.
+    jobs: u32,
     /// A sync or the like failed: what is on the device is not known any more.
     pub failed: bool,
 }
@@ -79,8 +85,24 @@ impl Durability {
         self.preallocated = preallocated;
         self.preallocating = false;
     }
+    /// `partition.checkpoint` is to be written.
     pub fn note_checkpoint(&mut self) {
         self.checkpoint_dirty = true;
+    }
+    /// `leader-epoch-checkpoint` is to be written.
+    pub fn note_epochs(&mut self) {
+        self.epochs_dirty = true;
+    }
+    /// The log was opened and everything before `synced_offset` is on the device.
+    pub fn opened(&mut self, synced_offset: Offset, touched: bool) {
+        self.synced_offset = synced_offset;
+        self.write_back_from = (synced_offset, 0);
+        self.touched_since_open = touched;
+    }
+    /// Starts a job of this log.
+    pub fn start(&mut self, disk: &mut dyn Disk, owner: JobOwner, job: Job) {
+        self.jobs += 1;
+        disk.start(owner, job);
     }
     /// Is a sync of the active segment under way?
     pub fn syncs(&self, base_offset: Offset) -> bool {
@@ -94,6 +116,11 @@ impl Log {
         self.durability.synced_offset
     }
 
+    /// Is no job of this log under way? A log is closed when it is quiet.
+    pub fn is_quiet(&self) -> bool {
+        self.durability.jobs == 0
+    }
+
     /// Err: this log failed before.
     pub(super) fn usable(&self) -> Result<(), StorageError> {
         if self.durability.failed { Err(StorageError::Failed { path: self.dir.to_path_buf() }) } else { Ok(()) }
@@ -102,6 +129,7 @@ impl Log {
     /// Follows up on an append. True: it is to be acknowledged only once it is synced.
     pub(super) fn appended(&mut self, disk: &mut dyn Disk, now: Now) -> bool {
         self.durability.now_ms = now.monotonic_ms();
+        self.durability.touched_since_open = true;
         self.preallocate(disk);
         self.note_recycling();
         self.write_back(disk);
@@ -138,7 +166,7 @@ impl Log {
         let Some(file) = active.file.clone() else { return };
         self.durability.preallocating = true;
         let size = step.min(full - position);
-        disk.start(self.owner, Job::Preallocate { file, position: Position(position), size });
+        self.durability.start(disk, self.owner, Job::Preallocate { file, position: Position(position), size });
     }
 
     /// Starts write-back of the next ranges, oldest first, skipping segments that are gone.
@@ -167,7 +195,7 @@ impl Log {
             self.durability.write_backs += 1;
             self.durability.write_back_from = (segment.base_offset, from + size);
             let (position, size) = (Position(u64::from(from)), u64::from(size));
-            disk.start(self.owner, Job::StartWriteback { file, position, size });
+            self.durability.start(disk, self.owner, Job::StartWriteback { file, position, size });
         }
     }
 
@@ -195,19 +223,20 @@ impl Log {
             match (segment.stage, segment.file.clone()) {
                 (Stage::ToTruncate, Some(file)) if due && !busy => {
                     segment.stage = Stage::Truncating;
-                    disk.start(owner, Job::Truncate { file, size: u64::from(segment.size) });
+                    self.durability.start(disk, owner, Job::Truncate { file, size: u64::from(segment.size) });
                 }
                 (Stage::ToSync, Some(file)) if due && !busy => {
                     segment.stage = Stage::Syncing;
-                    disk.start(owner, Job::Sync { file });
+                    self.durability.start(disk, owner, Job::Sync { file });
                 }
                 (Stage::ToWriteFiles, _) => self.write_files(disk, index),
                 _ => {}
             }
         }
-        let all_sealed_synced = self.segments.iter().all(|s| {
-            matches!(s.stage, Stage::Active | Stage::ToWriteFiles | Stage::WritingFiles(_) | Stage::Settled)
-        });
+        let all_sealed_synced = self
+            .segments
+            .iter()
+            .all(|s| matches!(s.stage, Stage::Active | Stage::ToWriteFiles | Stage::WritingFiles(_) | Stage::Settled));
         if wanted > self.durability.synced_offset
             && all_sealed_synced
             && self.durability.active_sync.is_none()
@@ -216,7 +245,7 @@ impl Log {
         {
             self.durability.active_sync = Some((active.base_offset, self.log_end_offset));
             self.durability.unsynced_since_ms = 0;
-            disk.start(self.owner, Job::Sync { file });
+            self.durability.start(disk, self.owner, Job::Sync { file });
         }
     }
 
@@ -238,13 +267,14 @@ impl Log {
         }
         segment.stage = Stage::WritingFiles(files.len() as u8);
         for (path, bytes) in files {
-            disk.start(self.owner, Job::Replace { path, bytes, sync: true });
+            self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: true });
         }
     }
 
     /// Takes a job's end. Every job this log started comes back here.
     pub fn job_done(&mut self, disk: &mut dyn Disk, job: Job, result: io::Result<()>, now: Now) {
         self.durability.now_ms = now.monotonic_ms();
+        self.durability.jobs = self.durability.jobs.saturating_sub(1);
         match job {
             Job::Preallocate { file, position, size } => {
                 let active = self.segments.back().and_then(|s| s.file.as_ref());
@@ -268,8 +298,13 @@ impl Log {
             Job::Truncate { file, .. } => {
                 // Not cut: the tail is ignored by size while we run, and by the next recovery's scan.
                 let ok = self.or_fail("truncate", result);
+                let last = self.segments.back().map(|s| s.base_offset);
                 if let Some(segment) = self.segment_of(&file).filter(|s| ok && s.stage == Stage::Truncating) {
-                    segment.stage = Stage::ToSync;
+                    let rested = last == Some(segment.base_offset);
+                    segment.stage = if rested { Stage::Active } else { Stage::ToSync };
+                    if rested {
+                        self.durability.preallocated = 0;
+                    }
                 }
             }
             Job::Sync { file } => self.synced(&file, result),
@@ -330,23 +365,24 @@ impl Log {
     }
 
     /// Does what does not depend on time: next steps, next removal, closing of files nobody holds, dirty small files.
-    fn tidy(&mut self, disk: &mut dyn Disk) {
+    pub(super) fn tidy(&mut self, disk: &mut dyn Disk) {
         self.advance(disk);
         if !self.durability.removing
             && let Some(path) = self.durability.removals.pop_front()
         {
             self.durability.removing = true;
-            disk.start(self.owner, Job::Remove { path });
+            self.durability.start(disk, self.owner, Job::Remove { path });
         }
-        let owner = self.owner;
-        self.durability.closing.retain(|file| {
-            // This list holds one; a job still has the file, or a reader, or a segment.
-            let unused = Rc::strong_count(file) == 1;
-            if unused {
-                disk.start(owner, Job::Close { file: file.clone() });
+        // This list holds one `Rc`; another is with a job, a reader, or a segment.
+        let mut at = 0;
+        while let Some(file) = self.durability.closing.get(at) {
+            if Rc::strong_count(file) == 1 {
+                let file = self.durability.closing.swap_remove(at);
+                self.durability.start(disk, self.owner, Job::Close { file });
+            } else {
+                at += 1;
             }
-            !unused
-        });
+        }
         if self.durability.epochs_dirty {
             self.write_epochs(disk);
         }
@@ -361,7 +397,7 @@ impl Log {
         if !self.durability.epochs_writing {
             self.durability.epochs_writing = true;
             let (path, bytes) = (self.path(leader_epochs::FILE_NAME), self.epochs.encode().into_bytes());
-            disk.start(self.owner, Job::Replace { path, bytes, sync: true });
+            self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: true });
         }
     }
 
@@ -377,7 +413,7 @@ impl Log {
         };
         self.durability.recycling_writing = note.recycling;
         let (path, bytes) = (self.path(checkpoint::PARTITION_FILE_NAME), note.encode().into_bytes());
-        disk.start(self.owner, Job::Replace { path, bytes, sync: true });
+        self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: true });
     }
 
     /// Where recovery must begin: every segment before it is synced and has its derived files.
@@ -411,7 +447,8 @@ impl Log {
         }
         self.tidy(disk);
         self.close_idle(disk);
-        let settle_ms = self.segments.iter().find(|s| s.stage == Stage::ToTruncate).map(|s| s.sealed_ms + SETTLE_AFTER_MS);
+        let settle_ms =
+            self.segments.iter().find(|s| s.stage == Stage::ToTruncate).map(|s| s.sealed_ms + SETTLE_AFTER_MS);
         let idle_ms = self.segments.iter().filter(|s| s.file.is_some()).map(|s| s.used_ms + IDLE_AFTER_MS).min();
         let later = |ms: u64| ms.max(now_ms + 1);
         [flush_due_ms.filter(|_| self.durability.unsynced_since_ms > 0), settle_ms, idle_ms]
@@ -422,30 +459,36 @@ impl Log {
             .map(|ms| ms * 1_000_000)
     }
 
-    /// Lets go of files and indexes that were not used for a while. Those of the active segment stay in memory as its indexes
-    /// are nowhere else; its file is opened again by the next append.
+    /// Lets go of files and indexes that were not used for a while. The active segment is cut to its size first, so that a
+    /// resting log occupies no more than its records; its indexes stay, as they are nowhere else.
     fn close_idle(&mut self, disk: &mut dyn Disk) {
         let now_ms = self.durability.now_ms;
-        let mut closed = false;
-        for segment in &mut self.segments {
-            let idle = now_ms >= segment.used_ms + IDLE_AFTER_MS && segment.writebacks == 0;
-            let settled = segment.stage == Stage::Settled;
-            let resting = settled || (segment.stage == Stage::Active && self.durability.active_sync.is_none());
-            if idle && resting && segment.named == segment.base_offset {
-                if let Some(file) = segment.file.take() {
-                    self.durability.closing.push(file);
-                    closed = true;
+        for index in 0..self.segments.len() {
+            let segment = &mut self.segments[index];
+            let Some(file) = &segment.file else { continue };
+            if now_ms < segment.used_ms + IDLE_AFTER_MS {
+                continue;
+            }
+            segment.used_ms = now_ms;
+            let busy = segment.writebacks > 0 || segment.named != segment.base_offset;
+            match segment.stage {
+                Stage::Active if busy || segment.size == 0 || self.durability.active_sync.is_some() => {}
+                Stage::Active if self.durability.preallocated > 0 => {
+                    let (file, size) = (file.clone(), u64::from(segment.size));
+                    segment.stage = Stage::Truncating;
+                    segment.used_ms = now_ms - IDLE_AFTER_MS;
+                    self.durability.start(disk, self.owner, Job::Truncate { file, size });
                 }
-                if settled {
-                    segment.indexes = None;
+                Stage::Active | Stage::Settled if !busy => {
+                    if segment.stage == Stage::Settled {
+                        segment.indexes = None;
+                    }
+                    self.durability.closing.extend(segment.file.take());
                 }
-            } else if idle {
-                segment.used_ms = now_ms;
+                _ => {}
             }
         }
-        if closed {
-            self.tidy(disk);
-        }
+        self.tidy(disk);
     }
 
     /// Does this log wait for peers to acknowledge bytes (`Ring::release_acknowledged`), to close a file or to use it again?

@@ -3,25 +3,7 @@
 use super::producer_state::{Appended, ProducerStamp};
 use super::segment::BatchSpan;
 use crate::ids::{LeaderEpoch, Offset};
-use crate::limits::BATCH_HEADER_SIZE;
-
-mod field {
-    use std::ops::Range;
-    pub const BASE_OFFSET: Range<usize> = 0..8;
-    pub const LENGTH: Range<usize> = 8..12; // of everything after it
-    pub const LEADER_EPOCH: Range<usize> = 12..16;
-    pub const MAGIC: usize = 16;
-    pub const CRC: Range<usize> = 17..21; // CRC32C of everything after it
-    pub const ATTRIBUTES: Range<usize> = 21..23;
-    pub const LAST_OFFSET_DELTA: Range<usize> = 23..27;
-    pub const MAX_TIMESTAMP: Range<usize> = 35..43;
-    pub const PRODUCER_ID: Range<usize> = 43..51;
-    pub const PRODUCER_EPOCH: Range<usize> = 51..53;
-    pub const BASE_SEQUENCE: Range<usize> = 53..57;
-}
-
-/// Bytes in front of what the length field counts.
-const LENGTH_PREFIX: u32 = 12;
+use crate::wire::batch::{HeaderView, MAGIC, crc32c, field};
 
 /// A batch's header, decoded.
 #[derive(Clone, Copy, Debug)]
@@ -41,37 +23,31 @@ pub(super) struct Header {
 impl Header {
     /// Decodes a header. `None`: these bytes are not the header of a record batch of version 2.
     pub fn decode(bytes: &[u8]) -> Option<Header> {
-        let bytes: &[u8; BATCH_HEADER_SIZE] = bytes.first_chunk()?;
-        let i64_at = |range: std::ops::Range<usize>| i64::from_be_bytes(bytes[range].try_into().unwrap_or_default());
-        let i32_at = |range: std::ops::Range<usize>| i32::from_be_bytes(bytes[range].try_into().unwrap_or_default());
-        let i16_at = |range: std::ops::Range<usize>| i16::from_be_bytes(bytes[range].try_into().unwrap_or_default());
-        let base_offset = i64_at(field::BASE_OFFSET);
-        let length = u32::try_from(i32_at(field::LENGTH)).ok()?;
-        let delta = i32_at(field::LAST_OFFSET_DELTA);
-        let size = length + LENGTH_PREFIX;
-        if bytes[field::MAGIC] != 2 || base_offset < 0 || delta < 0 || size < BATCH_HEADER_SIZE as u32 {
+        let view = HeaderView::read(bytes)?;
+        let size = u32::try_from(view.batch_size()?).ok()?;
+        let (base_offset, delta) = (view.base_offset(), view.last_offset_delta());
+        if view.magic() != MAGIC || base_offset.0 < 0 || delta < 0 {
             return None;
         }
-        let attributes = i16_at(field::ATTRIBUTES);
+        let last_offset = Offset(base_offset.0.checked_add(i64::from(delta))?);
+        let attributes = view.attributes();
+        let producer =
+            ProducerStamp { id: view.producer_id(), epoch: view.producer_epoch(), base_sequence: view.base_sequence() };
         Some(Header {
-            base_offset: Offset(base_offset),
-            last_offset: Offset(base_offset.checked_add(i64::from(delta))?),
+            base_offset,
+            last_offset,
             size,
-            leader_epoch: LeaderEpoch(i32_at(field::LEADER_EPOCH)),
-            crc: i32_at(field::CRC) as u32,
-            max_timestamp: i64_at(field::MAX_TIMESTAMP),
-            producer: ProducerStamp {
-                id: i64_at(field::PRODUCER_ID),
-                epoch: i16_at(field::PRODUCER_EPOCH),
-                base_sequence: i32_at(field::BASE_SEQUENCE),
-            },
-            transactional: attributes & 0x10 != 0,
-            control: attributes & 0x20 != 0,
+            leader_epoch: view.leader_epoch(),
+            crc: view.crc(),
+            max_timestamp: view.max_timestamp(),
+            producer,
+            transactional: attributes.is_transactional(),
+            control: attributes.is_control(),
         })
     }
     /// Does the checksum fit? `batch`: the whole batch.
     pub fn crc_fits(&self, batch: &[u8]) -> bool {
-        crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[field::ATTRIBUTES.start..]) as u32 == self.crc
+        crc32c(&batch[field::COVERED..]) == self.crc
     }
     pub fn span(&self) -> BatchSpan {
         BatchSpan {

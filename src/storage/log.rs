@@ -11,7 +11,7 @@ use super::durability::Durability;
 use super::leader_epochs::LeaderEpochs;
 use super::log_config::LogConfig;
 use super::producer_state::{Appended, ProducerStamp, ProducerState, SequenceCheck};
-use super::segment::{BatchSpan, Segment};
+use super::segment::{BatchSpan, Segment, Stage};
 use super::{StorageError, failed};
 use crate::ids::{JobOwner, LeaderEpoch, Now, Offset, Position, TopicId};
 use crate::io::disk::Disk;
@@ -106,9 +106,41 @@ pub struct Log {
     pub(super) epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
     pub(super) durability: Durability,
+    /// Retention takes only records below it.
+    pub(super) retention_limit: Offset,
 }
 
 impl Log {
+    /// A log without a record.
+    pub(super) fn empty(dir: &Path, owner: JobOwner, config: Rc<LogConfig>, start: Start) -> Log {
+        let mut log = Log {
+            dir: dir.into(),
+            owner,
+            config,
+            topic_id: start.topic_id,
+            log_start_offset: Offset(0),
+            log_end_offset: Offset(0),
+            next_offset: Offset(0),
+            segments: VecDeque::new(),
+            staged: Vec::new(),
+            epochs: LeaderEpochs::default(),
+            producers: ProducerState::default(),
+            durability: Durability::default(),
+            retention_limit: Offset(i64::MAX),
+        };
+        log.restart_at(start.log_start.unwrap_or_default());
+        log
+    }
+    /// Nothing is in the log, and the next record gets this offset.
+    pub(super) fn restart_at(&mut self, offset: Offset) {
+        self.log_start_offset = offset;
+        self.set_end(offset);
+        self.durability.synced_offset = offset;
+    }
+    pub(super) fn set_end(&mut self, end: Offset) {
+        assert!(self.staged.is_empty(), "the log end moved under staged batches");
+        (self.log_end_offset, self.next_offset) = (end, end);
+    }
     /// Offset of the first record that may be read.
     pub fn log_start_offset(&self) -> Offset {
         self.log_start_offset
@@ -209,8 +241,9 @@ impl Log {
         self.usable()?;
         while let Some(first) = staged.first() {
             if self.segments.back().is_none_or(|active| self.must_roll(active, first, 0, now)) {
-                self.roll(disk, first.base_offset, now)?;
+                self.roll(disk, first.base_offset, true, now)?;
             }
+            self.make_appendable(disk, now)?;
             let active = self.segments.back().expect("rolled");
             let mut bytes = 0;
             let mut count = 0;
@@ -239,8 +272,10 @@ impl Log {
         } else {
             now.wall_ms - active.created_ms
         };
+        // It is being cut to size after a rest: nothing may be written to it until that is over.
+        let busy = active.stage != Stage::Active;
         let entries_max = self.config.segment_index_bytes as usize / super::offset_index::ENTRY_SIZE;
-        size + u64::from(batch.slice.size) > u64::from(self.config.segment_bytes)
+        busy || size + u64::from(batch.slice.size) > u64::from(self.config.segment_bytes)
             || waited_ms > self.config.segment_ms - self.config.segment_jitter_ms
             || active.indexes.as_ref().is_some_and(|i| i.offsets.len() >= entries_max)
             || !active.can_hold(batch.last_offset)
@@ -254,8 +289,8 @@ impl Log {
         group: &[StagedBatch],
         now: Now,
     ) -> Result<(), StorageError> {
-        self.open_segment(disk, self.segments.len() - 1, now)?;
         let active = self.segments.back_mut().expect("an active segment");
+        active.used_ms = now.monotonic_ms();
         let file = active.file.clone().expect("opened");
         let written = if group.len() <= 8 {
             write_slices::<8>(disk, &file, active.end(), buffers, group)
@@ -284,12 +319,21 @@ impl Log {
         Ok(())
     }
 
+    /// Opens the active segment's file and loads its indexes, if a rest has let them go.
+    fn make_appendable(&mut self, disk: &mut dyn Disk, now: Now) -> Result<(), StorageError> {
+        let index = self.segments.len() - 1;
+        self.open_segment(disk, index, now)?;
+        let active = &self.segments[index];
+        if active.size > 0 && active.indexes.is_none() {
+            self.load_indexes(disk, index)?;
+        }
+        Ok(())
+    }
+
     /// Opens a segment's file if it is not.
     pub(super) fn open_segment(&mut self, disk: &mut dyn Disk, index: usize, now: Now) -> Result<(), StorageError> {
         let segment = &mut self.segments[index];
-        if now.monotonic_ns > 0 {
-            segment.used_ms = now.monotonic_ms();
-        }
+        segment.used_ms = segment.used_ms.max(now.monotonic_ms());
         if segment.file.is_none() {
             let path = super::file_path(&self.dir, segment.named, super::LOG);
             segment.file = Some(disk.open(&path, false).map_err(failed("open", &path))?);

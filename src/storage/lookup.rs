@@ -189,6 +189,20 @@ impl Log {
         if self.segments[index].indexes.is_some() {
             return Ok(None);
         }
+        self.load_resident_indexes(disk, index)
+    }
+
+    /// Loads a segment's indexes, waiting for the device if need be: for the first append after a rest.
+    pub(super) fn load_indexes(&mut self, disk: &mut dyn Disk, index: usize) -> Result<(), StorageError> {
+        while let Some(cold) = self.load_resident_indexes(disk, index)? {
+            let mut bytes = vec![0; cold.size as usize];
+            disk.read(&cold.file, cold.position, &mut bytes).map_err(failed("read the index of", &self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// Loads a segment's indexes from the page cache; makes them anew if they are missing or damaged. `Some`: they are cold.
+    fn load_resident_indexes(&mut self, disk: &mut dyn Disk, index: usize) -> Result<Option<FileRange>, StorageError> {
         let (base, size) = (self.segments[index].base_offset, self.segments[index].size);
         let mut loaded = Indexes::default();
         let mut sound = true;
@@ -234,7 +248,11 @@ impl Log {
     fn read_failed(&self, index: usize, e: io::Error) -> StorageError {
         let path = file_path(&self.dir, self.segments[index].named, super::LOG);
         if e.kind() == io::ErrorKind::InvalidData {
-            return StorageError::Corrupt { path, position: Position(0), reason: "no batch header where one should be" };
+            return StorageError::Corrupt {
+                path,
+                position: Position(0),
+                reason: "no batch header where one should be",
+            };
         }
         failed("read", &path)(e)
     }
@@ -266,9 +284,7 @@ fn find_batch(disk: &mut dyn Disk, segment: &Segment, offset: Offset) -> io::Res
     };
     Ok(match walk(disk, segment, from, |h| h.last_offset >= offset)? {
         Walk::Cold(range) => Walk::Cold(range),
-        Walk::Found(found) => {
-            Walk::Found(found.map(|(position, header)| Found { position, size: header.size }))
-        }
+        Walk::Found(found) => Walk::Found(found.map(|(position, header)| Found { position, size: header.size })),
     })
 }
 

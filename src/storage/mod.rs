@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ids::{Offset, Position};
+use crate::ids::{Offset, Position, TopicId};
 
 pub mod checkpoint;
 mod durability;
@@ -19,13 +19,15 @@ pub mod producer_state;
 mod recover;
 mod retain;
 mod roll;
+mod scan;
 mod segment;
 mod time_index;
 
 pub use log::{FlushInfo, Log, RecoveryReport, StagedBatch, Start};
 pub use log_config::LogConfig;
-pub use lookup::{ResolveError, Resolved};
+pub use lookup::{BatchLookup, ResolveError, Resolved};
 pub use producer_state::{ProducerStamp, SequenceCheck};
+pub use roll::ClosedLog;
 
 /// Suffix of the records themselves.
 pub const LOG: &str = "log";
@@ -50,6 +52,46 @@ pub fn parse_file_name(name: &str) -> Option<(Offset, &str)> {
         return None;
     }
     Some((Offset(digits.parse().ok()?), suffix))
+}
+
+/// File that says which topic a directory belongs to.
+pub const METADATA_FILE_NAME: &str = "partition.metadata";
+
+/// The text of `partition.metadata`.
+pub fn encode_metadata(topic_id: TopicId) -> String {
+    format!("version: 0\ntopic_id: {}", encode_uuid(topic_id))
+}
+
+/// Reads `partition.metadata`. `None`: damaged.
+pub fn decode_metadata(text: &str) -> Option<TopicId> {
+    let mut lines = text.lines();
+    lines.next()?.strip_prefix("version:").filter(|version| version.trim() == "0")?;
+    decode_uuid(lines.next()?.strip_prefix("topic_id:")?.trim())
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A UUID as Kafka writes it: 22 characters of URL-safe base64 without padding.
+pub fn encode_uuid(id: TopicId) -> String {
+    let bits = id.as_u128();
+    // 128 bits and four zeros behind them.
+    (0..22)
+        .map(|i| if i < 21 { bits >> (122 - 6 * i) } else { bits << 4 })
+        .map(|v| BASE64[(v & 63) as usize] as char)
+        .collect()
+}
+
+/// Reads a UUID as Kafka writes it.
+pub fn decode_uuid(text: &str) -> Option<TopicId> {
+    if text.len() != 22 {
+        return None;
+    }
+    let mut bits = 0u128;
+    for (i, byte) in text.bytes().enumerate() {
+        let digit = BASE64.iter().position(|b| *b == byte)? as u128;
+        bits = if i < 21 { bits << 6 | digit } else { bits << 2 | digit >> 4 };
+    }
+    Some(TopicId::from_u128(bits))
 }
 
 /// The disk failed this log: its partition goes offline (KAFKA_STORAGE_ERROR), the shard lives.
@@ -81,6 +123,17 @@ pub(crate) fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_round_trips_as_kafka_writes_it() {
+        // Kafka's Uuid.METADATA_TOPIC_ID is (0, 1).
+        assert_eq!(encode_uuid(TopicId::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
+        let id = TopicId::from_u128(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
+        assert_eq!(encode_uuid(id), "ASNFZ4mrze_-3LqYdlQyEA");
+        assert_eq!(decode_metadata(&encode_metadata(id)), Some(id));
+        assert_eq!(decode_metadata("version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ"), None);
+        assert_eq!(decode_uuid("AAAAAAAAAAAAAAAAAAAAA="), None);
+    }
 
     #[test]
     fn file_names_round_trip() {

@@ -36,11 +36,6 @@ impl OffsetIndex {
     pub fn clear(&mut self) {
         self.entries.clear();
     }
-    /// Drops entries of batches at or after `position`.
-    pub fn truncate(&mut self, position: u32) {
-        let keep = self.entries.partition_point(|e| e.position < position);
-        self.entries.truncate(keep);
-    }
     /// The last indexed batch that begins at or before `offset`.
     pub fn at_or_before(&self, offset: u32) -> Option<Entry> {
         match self.entries.last() {

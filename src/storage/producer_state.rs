@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::ids::Offset;
+use crate::wire::batch::{crc32c, sequence_after};
 
 /// Batches remembered per producer: what an idempotent client may have in flight.
 const BATCHES_MAX: usize = 5;
@@ -50,7 +51,7 @@ pub(super) struct BatchTrace {
 
 impl BatchTrace {
     fn base_sequence(&self) -> i32 {
-        sequence_minus(self.last_sequence, self.delta)
+        sequence_after(self.last_sequence, -self.delta)
     }
     fn base_offset(&self) -> Offset {
         Offset(self.last_offset - i64::from(self.delta))
@@ -124,7 +125,7 @@ impl Appended {
     fn trace(&self) -> BatchTrace {
         let delta = (self.last_offset - self.base_offset) as i32;
         BatchTrace {
-            last_sequence: sequence_plus(self.producer.base_sequence, delta),
+            last_sequence: sequence_after(self.producer.base_sequence, delta),
             last_offset: self.last_offset.0,
             delta,
             timestamp: self.timestamp,
@@ -149,7 +150,7 @@ impl ProducerState {
         if stamp.id < 0 {
             return SequenceCheck::Accept;
         }
-        let last_sequence = sequence_plus(stamp.base_sequence, count - 1);
+        let last_sequence = sequence_after(stamp.base_sequence, count - 1);
         let same = |b: &BatchTrace| b.base_sequence() == stamp.base_sequence && b.last_sequence == last_sequence;
         let duplicate = |b: &BatchTrace| SequenceCheck::Duplicate {
             base_offset: b.base_offset(),
@@ -177,12 +178,8 @@ impl ProducerState {
         if stamp.epoch < epoch {
             return SequenceCheck::StaleEpoch { current: epoch };
         }
-        let expected = if stamp.epoch > epoch { 0 } else { sequence_plus(last, 1) };
-        if stamp.base_sequence == expected {
-            SequenceCheck::Accept
-        } else {
-            SequenceCheck::OutOfOrder { expected }
-        }
+        let expected = if stamp.epoch > epoch { 0 } else { sequence_after(last, 1) };
+        if stamp.base_sequence == expected { SequenceCheck::Accept } else { SequenceCheck::OutOfOrder { expected } }
     }
 
     /// Takes note of a batch that is in the log.
@@ -237,7 +234,8 @@ impl ProducerState {
         body.extend_from_slice(&(ids.len() as u32).to_be_bytes());
         for id in ids {
             let p = &self.producers[&id];
-            let last = p.last().copied().unwrap_or(BatchTrace { last_sequence: -1, last_offset: -1, delta: 0, timestamp: -1 });
+            let last =
+                p.last().copied().unwrap_or(BatchTrace { last_sequence: -1, last_offset: -1, delta: 0, timestamp: -1 });
             body.extend_from_slice(&id.to_be_bytes());
             body.extend_from_slice(&p.epoch.to_be_bytes());
             body.extend_from_slice(&last.last_sequence.to_be_bytes());
@@ -271,8 +269,12 @@ impl ProducerState {
             let i64_at = |at: usize| entry[at..at + 8].try_into().map_or(-1, i64::from_be_bytes);
             let i32_at = |at: usize| entry[at..at + 4].try_into().map_or(-1, i32::from_be_bytes);
             let mut producer = Producer::new(i16::from_be_bytes([entry[8], entry[9]]));
-            let last =
-                BatchTrace { last_sequence: i32_at(10), last_offset: i64_at(14), delta: i32_at(22), timestamp: i64_at(26) };
+            let last = BatchTrace {
+                last_sequence: i32_at(10),
+                last_offset: i64_at(14),
+                delta: i32_at(22),
+                timestamp: i64_at(26),
+            };
             if last.last_offset >= 0 {
                 producer.push(last);
             }
@@ -289,18 +291,6 @@ impl ProducerState {
 const VERSION: u16 = 1;
 /// Size of a producer in the snapshot file.
 const ENTRY_SIZE: usize = 46;
-
-fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
-
-/// Sequences wrap from `i32::MAX` to 0.
-fn sequence_plus(sequence: i32, count: i32) -> i32 {
-    ((i64::from(sequence) + i64::from(count)) & i64::from(i32::MAX)) as i32
-}
-fn sequence_minus(sequence: i32, count: i32) -> i32 {
-    ((i64::from(sequence) - i64::from(count)) & i64::from(i32::MAX)) as i32
-}
 
 #[cfg(test)]
 mod tests {
@@ -328,7 +318,8 @@ mod tests {
             assert_eq!(check(&state, 0, i * 10, 10), SequenceCheck::Accept);
             state.note(&batch(7, 0, i * 10, 100 + i64::from(i) * 10, 10));
         }
-        let duplicate = |o| SequenceCheck::Duplicate { base_offset: Offset(o), last_offset: Offset(o + 9), timestamp: 1000 };
+        let duplicate =
+            |o| SequenceCheck::Duplicate { base_offset: Offset(o), last_offset: Offset(o + 9), timestamp: 1000 };
         assert_eq!(check(&state, 0, 50, 10), duplicate(150));
         assert_eq!(check(&state, 0, 10, 10), duplicate(110));
         assert_eq!(check(&state, 0, 0, 10), SequenceCheck::OutOfOrder { expected: 60 });
@@ -345,7 +336,8 @@ mod tests {
         let mut state = ProducerState::default();
         state.note(&batch(7, 0, 0, 0, 5));
         let staged = [batch(9, 0, 0, 15, 5), batch(7, 0, 10, 10, 5), batch(7, 0, 5, 5, 5)];
-        let check = |base| state.check(ProducerStamp { id: 7, epoch: 0, base_sequence: base }, 5, staged.iter().copied());
+        let check =
+            |base| state.check(ProducerStamp { id: 7, epoch: 0, base_sequence: base }, 5, staged.iter().copied());
         assert_eq!(check(15), SequenceCheck::Accept);
         assert!(matches!(check(5), SequenceCheck::Duplicate { base_offset: Offset(5), .. }));
         assert_eq!(check(20), SequenceCheck::OutOfOrder { expected: 15 });
@@ -371,7 +363,11 @@ mod tests {
         let loaded = ProducerState::decode(&bytes).unwrap();
         assert_eq!(check(&loaded, 3, 10, 1), SequenceCheck::Accept);
         assert!(matches!(check(&loaded, 3, 5, 5), SequenceCheck::Duplicate { base_offset: Offset(5), .. }));
-        assert_eq!(check(&loaded, 3, 0, 5), SequenceCheck::OutOfOrder { expected: 10 }, "only the last is in a snapshot");
+        assert_eq!(
+            check(&loaded, 3, 0, 5),
+            SequenceCheck::OutOfOrder { expected: 10 },
+            "only the last is in a snapshot"
+        );
         for i in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[i] ^= 1;

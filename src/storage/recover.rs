@@ -18,7 +18,7 @@ use super::log_config::LogConfig;
 use super::offset_index::OffsetIndex;
 use super::producer_state::ProducerState;
 use super::scan::{Scan, Verdict};
-use super::segment::{Indexes, Segment, Stage};
+use super::segment::{Segment, Stage};
 use super::time_index::{self, TimeIndex};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path, parse_file_name};
 use crate::ids::{JobOwner, Now, Offset, Position};
@@ -429,7 +429,9 @@ impl Log {
             log::warn!("{}: missing or damaged, made anew from the batches", path.display());
             for index in 0..scan_from {
                 let mut epochs = std::mem::take(&mut self.epochs);
-                let walked = self.walk_headers(disk, index, |header| drop(epochs.assign(header.leader_epoch, header.base_offset)));
+                let walked = self.walk_headers(disk, index, |header| {
+                    epochs.assign(header.leader_epoch, header.base_offset);
+                });
                 self.epochs = epochs;
                 walked?;
             }
@@ -546,7 +548,9 @@ impl Log {
         let entries = disk.list(&dir).map_err(failed("list", &dir))?;
         let end = self.log_end_offset();
         let mut snapshots = BTreeSet::new();
-        for (offset, _) in entries.iter().filter_map(|e| parse_file_name(&e.name)).filter(|(_, suffix)| *suffix == SNAPSHOT) {
+        for (offset, _) in
+            entries.iter().filter_map(|e| parse_file_name(&e.name)).filter(|(_, suffix)| *suffix == SNAPSHOT)
+        {
             if offset <= end {
                 snapshots.insert(offset);
             } else {
@@ -648,14 +652,9 @@ fn remove(disk: &mut dyn Disk, path: &Path) -> Result<(), StorageError> {
 }
 
 fn report_cut(path: &Path, position: u32, bytes: u32, report: &mut RecoveryReport) {
-    log::warn!("{}: cut at position {position}: {bytes} bytes behind it are no whole batch of this log", path.display());
+    log::warn!(
+        "{}: cut at position {position}: {bytes} bytes behind it are no whole batch of this log",
+        path.display()
+    );
     report.cut_bytes += u64::from(bytes);
-}
-
-/// Used by tests and by the loader: an index of nothing.
-impl Indexes {
-    #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
-        self.offsets.len() == 0
-    }
 }

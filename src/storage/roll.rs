@@ -16,7 +16,13 @@ const PROBES: u64 = 16;
 impl Log {
     /// Seals the active segment, if there is one, and begins a new one at `base_offset`. Size retention is looked at first, as
     /// what it retires is what the new segment can be made of.
-    pub(super) fn roll(&mut self, disk: &mut dyn Disk, base_offset: Offset, now: Now) -> Result<(), StorageError> {
+    pub(super) fn roll(
+        &mut self,
+        disk: &mut dyn Disk,
+        base_offset: Offset,
+        recycle: bool,
+        now: Now,
+    ) -> Result<(), StorageError> {
         let retired = retain::deletable(
             &self.segments,
             &self.config,
@@ -25,7 +31,7 @@ impl Log {
             self.retention_limit,
             now.wall_ms,
         );
-        let recycled = retired > 0 && self.can_recycle(disk);
+        let recycled = recycle && retired > 0 && self.can_recycle(disk);
         let mut fresh = Segment::new(base_offset, now.wall_ms);
         fresh.used_ms = now.monotonic_ms();
         // Created before anything is changed: if the device has no room, nothing has happened.
@@ -50,7 +56,7 @@ impl Log {
             fresh.writebacks = old.writebacks;
             self.durability.new_active(u64::from(old.size));
             self.durability.recycled += 1;
-            disk.start(self.owner, Job::Rename { from, to });
+            self.durability.start(disk, self.owner, Job::Rename { from, to });
         } else {
             self.durability.new_active(0);
         }
@@ -72,7 +78,10 @@ impl Log {
             return;
         }
         active.complete_time_index();
-        active.stage = Stage::ToTruncate;
+        // Cut to size after a rest just now: the job's end finds it sealed.
+        if active.stage == Stage::Active {
+            active.stage = Stage::ToTruncate;
+        }
         active.sealed_ms = now.monotonic_ms();
         active.end_snapshot = Some(snapshot.into_boxed_slice());
     }
@@ -85,7 +94,10 @@ impl Log {
         }
         let Some(oldest) = self.segments.front() else { return false };
         let Some(file) = &oldest.file else { return false };
-        let resting = matches!(oldest.stage, Stage::Active | Stage::ToTruncate | Stage::ToSync | Stage::ToWriteFiles | Stage::Settled);
+        let resting = matches!(
+            oldest.stage,
+            Stage::Active | Stage::ToTruncate | Stage::ToSync | Stage::ToWriteFiles | Stage::Settled
+        );
         let alone = Rc::strong_count(file) == 1 + usize::from(oldest.writebacks) && !file.tainted.get();
         if !resting || !alone || oldest.named != oldest.base_offset || self.durability.syncs(oldest.base_offset) {
             return false;
@@ -153,12 +165,13 @@ impl Log {
         }
         let before = self.segments.len();
         if count == before {
-            // The active one is to go too: an empty one takes its place, so that the log end is not forgotten.
+            // The active one is to go too: an empty one takes its place, so that the log end is not forgotten. It is not made
+            // of a retired file, as the log may rest from now on.
             if self.has_staged() {
                 count -= 1;
             } else {
                 self.usable()?;
-                self.roll(disk, end, now)?;
+                self.roll(disk, end, false, now)?;
                 return Ok(before + 1 - self.segments.len());
             }
         }
@@ -197,13 +210,13 @@ impl Log {
             return;
         }
         let (path, bytes) = (self.path(super::METADATA_FILE_NAME), super::encode_metadata(self.topic_id).into_bytes());
-        disk.start(self.owner, Job::Replace { path, bytes, sync: false });
+        self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: false });
     }
 
     /// Makes `end` the log end: later records are gone. Runs jobs to their end: followers that diverged only.
     pub fn truncate(&mut self, disk: &mut dyn Disk, end: Offset, now: Now) -> Result<(), StorageError> {
         self.usable()?;
-        assert!(self.staged_is_empty(), "truncated with batches staged");
+        assert!(!self.has_staged(), "truncated with batches staged");
         if end >= self.log_end_offset {
             return Ok(());
         }

@@ -35,7 +35,13 @@ pub(super) struct Scan {
 impl Scan {
     /// Reads everything and checks the checksums.
     pub fn checked(from: u32, size: u32) -> Scan {
-        Scan { position: from, size, check_crc: true, buffer: vec![0; CHECKED_SIZE.min((size - from) as usize)], filled: 0 }
+        Scan {
+            position: from,
+            size,
+            check_crc: true,
+            buffer: vec![0; CHECKED_SIZE.min((size - from) as usize)],
+            filled: 0,
+        }
     }
     /// Reads headers only.
     pub fn headers(from: u32, size: u32) -> Scan {

@@ -123,10 +123,8 @@ impl Segment {
             self.largest_timestamp = batch.max_timestamp;
             self.offset_of_largest = batch.last_offset;
         }
-        let largest = time_index::Entry {
-            timestamp: self.largest_timestamp,
-            offset: self.relative(self.offset_of_largest),
-        };
+        let largest =
+            time_index::Entry { timestamp: self.largest_timestamp, offset: self.relative(self.offset_of_largest) };
         let indexes = self.indexes.get_or_insert_default();
         if indexes.bytes_since_entry > index_interval_bytes {
             indexes.offsets.push(offset_index::Entry { base, last, position });
@@ -138,10 +136,8 @@ impl Segment {
     }
     /// Makes the time index end with the largest timestamp, as it must once the segment is sealed.
     pub fn complete_time_index(&mut self) {
-        let largest = time_index::Entry {
-            timestamp: self.largest_timestamp,
-            offset: self.relative(self.offset_of_largest),
-        };
+        let largest =
+            time_index::Entry { timestamp: self.largest_timestamp, offset: self.relative(self.offset_of_largest) };
         if let Some(indexes) = &mut self.indexes {
             indexes.times.maybe_push(largest);
         }

@@ -30,10 +30,6 @@ impl TimeIndex {
     pub fn clear(&mut self) {
         self.entries.clear();
     }
-    /// Drops entries at or after an offset.
-    pub fn truncate(&mut self, offset: u32) {
-        self.entries.retain(|e| e.offset < offset);
-    }
     /// The last entry older than `timestamp`: every record up to its offset is older.
     pub fn before(&self, timestamp: i64) -> Option<Entry> {
         self.entries[..self.entries.partition_point(|e| e.timestamp < timestamp)].last().copied()
@@ -80,12 +76,10 @@ mod tests {
         }
         let bytes = index.encode();
         assert_eq!(bytes.len(), 24);
-        let mut loaded = TimeIndex::decode(&bytes).unwrap();
+        let loaded = TimeIndex::decode(&bytes).unwrap();
         assert_eq!(loaded.before(100), None);
         assert_eq!(loaded.before(101), Some(Entry { timestamp: 100, offset: 4 }));
         assert_eq!(loaded.last(), Some(Entry { timestamp: 300, offset: 19 }));
-        loaded.truncate(19);
-        assert_eq!(loaded.last(), Some(Entry { timestamp: 100, offset: 4 }));
         assert!(TimeIndex::decode(&bytes[..13]).is_none());
         let mut swapped = bytes.clone();
         swapped.rotate_left(12);
