@@ -160,6 +160,9 @@ impl Uring {
             self.unused_gathered.push(gathered);
         }
         let connection = &mut self.table.slots[id.slot as usize];
+        if op == Op::ColdRead {
+            self.cold_reads.retain(|read| read.connection != id);
+        }
         if connection.state == State::Closing {
             self.drop_replies(id, events);
             return self.finish_close(id);
@@ -172,12 +175,8 @@ impl Uring {
                 connection.queue.advance(count as u64, |reply| events.push(Event::Sent { connection: id, reply }));
                 Ok(())
             }
-            // Of a poll the result says only what to expect from the call that follows.
-            (Op::PollOut, Ok(_)) => Ok(()),
-            (Op::ColdRead, Ok(_)) => {
-                self.cold_reads.retain(|read| read.connection != id);
-                Ok(())
-            }
+            // The call that follows finds out: after a poll from the socket, after a cold read from the file.
+            (Op::PollOut | Op::ColdRead, Ok(_)) => Ok(()),
             _ => unreachable!("{op:?} is no operation of the send queue"),
         };
         match outcome {
@@ -289,6 +288,7 @@ impl Uring {
     /// Reads the first window of a cold range into the page cache; its bytes land in memory nobody looks at.
     fn read_ahead_for(&mut self, id: ConnectionId, range: &FileRange) {
         let size = range.size.min(COLD_WINDOW_SIZE as u32);
+        self.counters.cold_reads += 1;
         self.cold_reads.push(residency::ColdRead::new(id, range, size));
         self.table.slots[id.slot as usize].queue.begin(Op::ColdRead);
         let entry = self.cold_read_entry(range.file.handle, range.position, size);

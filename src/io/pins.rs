@@ -37,6 +37,11 @@ impl Pins {
         self.pins.is_empty()
     }
 
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.pins.len()
+    }
+
     /// Bytes of `file` were the last of `sent` bytes handed to the socket.
     pub fn hold(&mut self, file: &Rc<OpenFile>, fd: RawFd, sent: u64) {
         // The file sent last is the likely one to be sent from again.

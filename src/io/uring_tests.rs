@@ -479,3 +479,154 @@ fn replies_with_files_arrive_whole_by_every_path() {
         drop(client);
     }
 }
+
+fn is_cold(file: &OpenFile) -> bool {
+    super::residency::read_resident(file.handle, Position(0), &mut [0])
+        .is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Out of the page cache, if the file system has a device below it.
+fn drop_from_cache(shard: &mut Shard, file: &Rc<OpenFile>) {
+    shard.ring.run(Job::Sync { file: file.clone() }).expect("sync");
+    // SAFETY: plain call on an open file.
+    unsafe { libc::posix_fadvise(file.handle, 0, 0, libc::POSIX_FADV_DONTNEED) };
+    shard.ring.residency.forget(file.handle);
+}
+
+#[test]
+fn a_cold_range_is_read_ahead_and_others_are_served_meanwhile() {
+    let mut shard = Shard::new(Settings::default());
+    // Not in /tmp: that may be memory only.
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+    shard.ring.data_dir = home.path().to_path_buf();
+    let (file, all) = shard.file("cold", 20_000_000);
+    let (hot, _) = shard.file("hot", 1000);
+    let (reader, cold_connection) = shard.accepted();
+    let (mut other, connection) = shard.accepted();
+    drop_from_cache(&mut shard, &file);
+    shard.ring.send(cold_connection, with_file(b"head", &file, 0, all.len(), b"tail"));
+    let reader = read_exactly(reader, all.len() + 8);
+    shard.ring.send(connection, with_file(b"", &hot, 0, 1000, b""));
+    shard.replies_back(2);
+    other.read_exact(&mut [0; 1000]).expect("the other is served");
+    let got = reader.join().expect("reader").0;
+    assert!(got[..4] == *b"head" && got[4..4 + all.len()] == all && got[4 + all.len()..] == *b"tail");
+    drop_from_cache(&mut shard, &file);
+    if is_cold(&file) {
+        assert!(shard.ring.counters().cold_reads > 0);
+    }
+}
+
+#[test]
+fn a_connection_closed_during_a_cold_read_ends() {
+    let mut shard = Shard::new(Settings::default());
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+    shard.ring.data_dir = home.path().to_path_buf();
+    let (file, all) = shard.file("cold", 8_000_000);
+    for _ in 0..5 {
+        drop_from_cache(&mut shard, &file);
+        let (client, connection) = shard.accepted();
+        shard.ring.send(connection, with_file(b"head", &file, 0, all.len(), b""));
+        shard.ring.wait(Some(0), &mut shard.events).expect("wait");
+        shard.ring.close(connection);
+        shard.replies_back(1);
+        drop(client);
+    }
+    let deadline = clock::monotonic_ns() + PATIENCE.as_nanos() as u64;
+    while shard.ring.connection_count() > 0 {
+        assert!(clock::monotonic_ns() < deadline, "never closed");
+        shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+        shard.events.clear();
+    }
+    assert!(shard.ring.cold_reads.is_empty());
+    assert_eq!(Rc::strong_count(&file), 1);
+}
+
+/// As if the peer were on another host: acknowledged then means arrived. (Over loopback the client must have read it.)
+fn pretend_far(shard: &mut Shard, connection: ConnectionId) {
+    shard.ring.table.get(connection).expect("open").near = false;
+}
+
+#[test]
+fn a_file_is_pinned_until_its_bytes_are_acknowledged() {
+    let mut shard = Shard::new(Settings { receive_buffer_bytes: 65_536, ..Settings::default() });
+    let (mut client, connection) = shard.accepted();
+    pretend_far(&mut shard, connection);
+    let (file, all) = shard.file("a", 100_000);
+    let mut expected = 0;
+    // Small enough that the send queue takes everything, more than the reader's window.
+    for round in 0..200u64 {
+        if shard.ring.send_backlog(connection) > 0 {
+            break;
+        }
+        shard.ring.send(connection, with_file(b"", &file, round * 7, 20_000, b""));
+        expected += 20_000;
+        shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+        shard.events.clear();
+    }
+    shard.ring.release_acknowledged();
+    let pinned = Rc::strong_count(&file);
+    assert!(pinned > 1, "unread bytes beyond the window are not acknowledged");
+    assert_eq!(shard.ring.table.get(connection).expect("open").pins.count(), 1, "one pin for one hot file");
+    let reader = std::thread::spawn(move || {
+        let mut got = vec![0; expected];
+        client.read_exact(&mut got).expect("all bytes");
+        (client, got)
+    });
+    let deadline = clock::monotonic_ns() + PATIENCE.as_nanos() as u64;
+    while Rc::strong_count(&file) > 1 {
+        assert!(clock::monotonic_ns() < deadline, "never released");
+        shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+        shard.events.clear();
+        shard.ring.release_acknowledged();
+    }
+    let (_client, got) = reader.join().expect("reader");
+    assert!((0..expected / 20_000).all(|i| got[i * 20_000..(i + 1) * 20_000] == all[i * 7..i * 7 + 20_000]));
+    assert!(!file.tainted.get());
+}
+
+#[test]
+fn a_connection_closed_with_unacknowledged_bytes_taints_the_file() {
+    let mut shard = Shard::new(Settings::default());
+    let (client, connection) = shard.accepted();
+    pretend_far(&mut shard, connection);
+    let (file, all) = shard.file("a", 8_000_000);
+    let (other, _) = shard.file("b", 1000);
+    shard.ring.send(connection, with_file(b"", &other, 0, 1000, b""));
+    shard.replies_back(1);
+    shard.ring.send(connection, with_file(b"", &file, 0, all.len(), b""));
+    // Nobody reads: after a while the socket is full.
+    for _ in 0..50 {
+        shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+    }
+    shard.events.clear();
+    shard.ring.close(connection);
+    shard.replies_back(1);
+    while shard.ring.connection_count() > 0 {
+        shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+        shard.events.clear();
+    }
+    assert!(file.tainted.get() && !other.tainted.get());
+    assert_eq!(Rc::strong_count(&file), 1);
+    drop(client);
+}
+
+#[test]
+fn a_reader_on_this_host_taints_what_it_is_sent_by_reference_and_nothing_else() {
+    for (fetch_path, tainted) in [(FetchPath::Sendfile, true), (FetchPath::Copy, false)] {
+        let mut shard = Shard::new(Settings { fetch_path, ..Settings::default() });
+        let (mut client, connection) = shard.accepted();
+        let (file, all) = shard.file("a", 30_000);
+        shard.ring.send(connection, with_file(b"", &file, 0, all.len(), b""));
+        shard.replies_back(1);
+        assert_eq!(file.tainted.get(), tainted, "{fetch_path:?}");
+        assert_eq!(Rc::strong_count(&file), 1, "and holds nothing");
+        if !tainted {
+            // What is not tainted and not held may be overwritten, whatever the peer has read by then.
+            shard.ring.write(&file, Position(0), &[IoSlice::new(&vec![0; all.len()])]).expect("write");
+        }
+        let mut got = vec![0; all.len()];
+        client.read_exact(&mut got).expect("read");
+        assert!(got == all);
+    }
+}
