@@ -1,0 +1,251 @@
+//! One thread per generator core: its producing and consuming connections, one epoll instance, one loop. The loop
+//! issues what is due, sleeps until something can happen (or spins when the next request is due within a
+//! millisecond), and takes in answers. Nothing is shared with other workers; slices go out over a channel.
+
+use crate::clock::{Clock, Nanos, SECOND};
+use crate::consumer::Consumer;
+use crate::machine;
+use crate::pacer::Pacer;
+use crate::producer::{Producer, Pumped};
+use crate::recorder::{Recorder, Schedule, Slice};
+use anyhow::{Result, bail};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+
+pub struct Worker {
+    pub producers: Vec<Producer>,
+    pub consumers: Vec<Consumer>,
+    /// This worker's share, in records per second; none means closed loop.
+    pub rate: Option<f64>,
+    /// Stops producing after this many payload bytes (filling a topic).
+    pub payload_bytes_max: Option<u64>,
+    pub clock: Clock,
+    pub schedule: Schedule,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a worker says at the end.
+#[derive(Default)]
+pub struct Outcome {
+    /// Share of the measured time that the thread was busy, spinning not counted. 0.0 <= busy <= 1.0.
+    pub busy: f64,
+    pub records_sent: u64,
+    /// Requests still unanswered when draining was given up.
+    pub unanswered: u64,
+    /// Open loop: how far issuing was behind at the end, in seconds.
+    pub behind_s: f64,
+    pub failure: Option<anyhow::Error>,
+}
+
+const DRAIN: Nanos = 5 * SECOND;
+const SPIN_BELOW: Nanos = SECOND / 1000;
+const TICK_MS: u64 = 50;
+/// So many refusals without one success, and going on is pointless.
+const ERRORS_IN_A_ROW_MAX: u64 = 1000;
+
+impl Worker {
+    pub fn run(mut self, slices: Sender<Slice>) -> Outcome {
+        let mut recorder = Recorder::new(self.schedule, slices);
+        let mut outcome = Outcome::default();
+        outcome.failure = self.turn_until_done(&mut recorder, &mut outcome).err();
+        outcome.records_sent = self.producers.iter().map(|p| p.records_sent()).sum();
+        outcome.unanswered = self.producers.iter().filter(|p| !p.is_idle()).count() as u64;
+        recorder.finish();
+        outcome
+    }
+
+    fn turn_until_done(&mut self, recorder: &mut Recorder, outcome: &mut Outcome) -> Result<()> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (i, producer) in self.producers.iter().enumerate() {
+            producer.link.watch(&epoll, i as u64)?;
+        }
+        let first_consumer = self.producers.len();
+        for (i, consumer) in self.consumers.iter().enumerate() {
+            consumer.link.watch(&epoll, (first_consumer + i) as u64)?;
+        }
+        let mut events = vec![EpollEvent::empty(); (self.producers.len() + self.consumers.len()).clamp(1, 1024)];
+        let mut pacer = Pacer::new(self.rate, self.schedule.start);
+        let mut ready = Ready::all(self.producers.len());
+        let mut busy = Busy::new();
+        let (mut draining, mut drain_until, mut turn) = (false, 0, 0usize);
+        let mut looking = Vec::new();
+        let clock = self.clock;
+        while clock.now() < self.schedule.start {
+            std::hint::spin_loop();
+        }
+        for consumer in &mut self.consumers {
+            consumer.pump(&clock)?;
+        }
+        loop {
+            let now = clock.now();
+            recorder.roll(now);
+            busy.mark(now, &self.schedule);
+            let full = self.payload_bytes_max.is_some_and(|max| recorder.payload_bytes_total >= max);
+            if !draining && (now >= self.schedule.measure_until || self.stop.load(Ordering::Relaxed) || full) {
+                draining = true;
+                drain_until = now + DRAIN;
+                let due = pacer.intended(now, 0);
+                outcome.behind_s = now.saturating_sub(due) as f64 / SECOND as f64;
+                ready.fill();
+            }
+            if draining {
+                let over = self.producers.iter().all(|p| p.is_idle());
+                if over || now > drain_until {
+                    outcome.busy = busy.share();
+                    return Ok(());
+                }
+            }
+            if recorder.errors_in_a_row >= ERRORS_IN_A_ROW_MAX {
+                bail!("the broker refused {ERRORS_IN_A_ROW_MAX} requests in a row; see the errors by code");
+            }
+
+            // Issue and send. Open loop: whichever connection has room takes the next due request, in turn.
+            let mut progress = false;
+            if pacer.is_open() && !draining {
+                let count = self.producers.len();
+                let mut idle = 0;
+                while idle < count {
+                    turn = (turn + 1) % count.max(1);
+                    let producer = &mut self.producers[turn];
+                    let sent_before = producer.records_sent();
+                    producer.pump(&clock, Some(&mut pacer), recorder)?;
+                    if producer.records_sent() == sent_before {
+                        idle += 1;
+                    } else {
+                        (idle, progress) = (0, true);
+                    }
+                }
+                ready.clear();
+            } else {
+                ready.take(&mut looking);
+                for i in looking.drain(..) {
+                    let pacer = if draining { None } else { Some(&mut pacer) };
+                    if let Pumped::More = self.producers[i].pump(&clock, pacer, recorder)? {
+                        ready.add(i);
+                    }
+                    progress = true;
+                }
+            }
+
+            // Sleep.
+            let mut spinning = false;
+            let timeout = if !ready.is_empty() {
+                EpollTimeout::ZERO
+            } else {
+                let mut wait_ms = TICK_MS;
+                if pacer.is_open() && !draining && self.producers.iter().any(|p| p.has_room()) {
+                    let records = self.producers.first().map_or(0, |p| p.records_per_request);
+                    let until_next = pacer.intended(now, records).saturating_sub(clock.now());
+                    spinning = until_next < SPIN_BELOW;
+                    wait_ms = if spinning { 0 } else { wait_ms.min(until_next / SPIN_BELOW) };
+                }
+                EpollTimeout::try_from(wait_ms as u32).unwrap_or(EpollTimeout::ZERO)
+            };
+            let count = match epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(e) => bail!("epoll_wait: {e}"),
+            };
+            if spinning && count == 0 && !progress {
+                busy.spun(now, clock.now(), &self.schedule);
+            }
+
+            // Take in.
+            for event in &events[..count] {
+                let (i, flags) = (event.data() as usize, event.events());
+                let readable = flags.intersects(
+                    EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR,
+                );
+                let link = if i < first_consumer {
+                    &mut self.producers[i].link
+                } else {
+                    &mut self.consumers[i - first_consumer].link
+                };
+                link.writable |= flags.contains(EpollFlags::EPOLLOUT);
+                if i < first_consumer {
+                    if readable {
+                        self.producers[i].receive(&clock, recorder)?;
+                    }
+                    ready.add(i);
+                } else if !draining {
+                    let consumer = &mut self.consumers[i - first_consumer];
+                    if readable {
+                        consumer.receive(&clock, recorder)?;
+                    }
+                    consumer.pump(&clock)?;
+                }
+            }
+        }
+    }
+}
+
+/// Connections to look at in this turn, each at most once.
+struct Ready {
+    queued: Vec<bool>,
+    list: Vec<usize>,
+}
+
+impl Ready {
+    fn all(count: usize) -> Self {
+        Ready { queued: vec![true; count], list: (0..count).collect() }
+    }
+    fn add(&mut self, i: usize) {
+        if !self.queued[i] {
+            self.queued[i] = true;
+            self.list.push(i);
+        }
+    }
+    fn fill(&mut self) {
+        (0..self.queued.len()).for_each(|i| self.add(i));
+    }
+    fn clear(&mut self) {
+        for i in self.list.drain(..) {
+            self.queued[i] = false;
+        }
+    }
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+    /// Moves the list to `into`; `add` may be called meanwhile.
+    fn take(&mut self, into: &mut Vec<usize>) {
+        std::mem::swap(&mut self.list, into);
+        self.list.clear();
+        for &i in into.iter() {
+            self.queued[i] = false;
+        }
+    }
+}
+
+/// CPU time of this thread inside the measured time, less what it spent spinning.
+struct Busy {
+    begin: Option<(Nanos, f64)>,
+    end: Option<(Nanos, f64)>,
+    spun: Nanos,
+}
+
+impl Busy {
+    fn new() -> Self {
+        Busy { begin: None, end: None, spun: 0 }
+    }
+    fn mark(&mut self, now: Nanos, schedule: &Schedule) {
+        if self.begin.is_none() && now >= schedule.measure_from {
+            self.begin = Some((now, machine::thread_cpu_s()));
+        }
+        if self.end.is_none() && now >= schedule.measure_until {
+            self.end = Some((now, machine::thread_cpu_s()));
+        }
+    }
+    fn spun(&mut self, from: Nanos, to: Nanos, schedule: &Schedule) {
+        if from >= schedule.measure_from && to <= schedule.measure_until {
+            self.spun += to - from;
+        }
+    }
+    fn share(&self) -> f64 {
+        let (Some(begin), Some(end)) = (self.begin, self.end) else { return 0.0 };
+        let spun_s = self.spun as f64 / SECOND as f64;
+        let wall_s = (end.0 - begin.0) as f64 / SECOND as f64;
+        ((end.1 - begin.1 - spun_s) / wall_s).clamp(0.0, 1.0)
+    }
+}
