@@ -403,3 +403,6 @@ fn entry(
         .with_config_type(key.kind as i8)
         .with_documentation(request.include_documentation.then(|| StrBytes::from_static_str(documentation)))
 }
+
+#[cfg(test)]
+mod tests;

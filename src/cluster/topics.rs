@@ -475,3 +475,6 @@ pub fn auto_creation(image: &ClusterImage, names: &[impl AsRef<str>]) -> CreateT
 pub fn wire_name(name: &str) -> WireTopicName {
     WireTopicName(StrBytes::from(name.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

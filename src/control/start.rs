@@ -112,7 +112,7 @@ impl Control {
             records: Vec::new(),
             answers: Vec::new(),
             waiting: Default::default(),
-            applied: vec![0; usize::from(shards)],
+            applied: vec![1; usize::from(shards)], // they start from the first image
             removed_in: None,
             to_remove: deleted_directories(disk),
             strays,

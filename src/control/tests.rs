@@ -231,3 +231,28 @@ fn another_nodes_directory_is_refused() {
     let error = Control::open(&mut disk, setup(1), NOW).err().unwrap().to_string();
     assert!(error.contains("belongs to node 5") && error.contains("set node.id=5"), "{error}");
 }
+#[test]
+fn what_apache_kafka_wrote_is_understood() {
+    // The first records of a node of Apache Kafka 4.3: bootstrap, its broker, topic t1 with three partitions.
+    let golden = include_bytes!("../../tests/golden/kafka-4.3-metadata/00000000000000000000.log");
+    let dir = tempfile::tempdir().unwrap();
+    let metadata = dir.path().join("__cluster_metadata-0");
+    std::fs::create_dir(&metadata).unwrap();
+    std::fs::write(metadata.join("00000000000000000000.log"), golden).unwrap();
+    let identity = "version=1\nnode.id=1\ncluster.id=TH70CdSoTxynN1Dmj0_3ow\ndirectory.id=E4JKmKL4xRctodj7OYNCtA\n";
+    std::fs::write(dir.path().join("meta.properties"), identity).unwrap();
+
+    let mut host = Host::start(dir.path(), 2);
+    let image = host.control.image();
+    let topic = image.topic("t1").unwrap();
+    assert_eq!(identity::to_base64(topic.id), "DVZK1tLmS2iZ50ZRthrc0A");
+    assert_eq!(topic.config.retention_ms, Some(1_234_567));
+    assert_eq!(image.features["metadata.version"], 30);
+    assert_eq!(&*image.cluster_id, "TH70CdSoTxynN1Dmj0_3ow");
+    let mut leaders = host.leaders("t1");
+    leaders.sort();
+    assert_eq!(leaders, [1, 1, 2]);
+    assert_eq!(host.create("t1", 1).topics[0].error_code, ErrorCode::TopicAlreadyExists.code());
+    drop(host);
+    assert_eq!(Host::start(dir.path(), 1).leaders("t1"), [1, 1, 1]);
+}

@@ -1,0 +1,175 @@
+//! Altering and describing, and what Kafka would answer.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::alter_configs_request as whole;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use uuid::Uuid;
+
+use super::*;
+use crate::cluster::fold::Fold;
+use crate::cluster::record::RegisterBroker;
+use crate::config::{Settings, Source};
+
+struct Cluster {
+    image: ClusterImage,
+}
+
+impl Cluster {
+    fn new() -> Cluster {
+        let mut settings = Settings::default();
+        settings.set("log.retention.hours", "2").unwrap();
+        let config = Arc::new(BrokerConfig::from_settings(&settings).unwrap());
+        let mut cluster = Cluster { image: ClusterImage::empty("c".into(), 1, Arc::new(settings), config) };
+        cluster.fold(vec![
+            Record::RegisterBroker(RegisterBroker {
+                broker: NodeId(1),
+                incarnation: Uuid::nil(),
+                broker_epoch: 0,
+                endpoints: vec![("PLAINTEXT".into(), "localhost".into(), 9092)],
+                features: Vec::new(),
+                rack: None,
+                fenced: false,
+                log_dirs: Vec::new(),
+            }),
+            Record::Topic { name: "t".into(), id: Uuid::from_u128(1) },
+        ]);
+        cluster
+    }
+
+    fn fold(&mut self, records: Vec<Record>) {
+        let mut fold = Fold::new(&self.image);
+        records.into_iter().for_each(|record| fold.apply(record));
+        self.image = fold.finish();
+    }
+
+    fn alter(
+        &mut self,
+        kind: i8,
+        name: &'static str,
+        changes: &[(i8, &'static str, Option<&'static str>)],
+    ) -> (i16, String) {
+        let config = |(operation, name, value): &(i8, &'static str, Option<&'static str>)| {
+            AlterableConfig::default()
+                .with_name(StrBytes::from(*name))
+                .with_config_operation(*operation)
+                .with_value(value.map(StrBytes::from))
+        };
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(name.into())
+            .with_configs(changes.iter().map(config).collect());
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let (records, response) = alter_incrementally(&self.image, &request);
+        self.fold(records);
+        let answer = &response.responses[0];
+        (answer.error_code, answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default())
+    }
+
+    fn describe(&self, kind: i8, name: &'static str, key: &'static str) -> DescribeConfigsResourceResult {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(name.into())
+            .with_configuration_keys(Some(vec![key.into()]));
+        let request = DescribeConfigsRequest::default()
+            .with_resources(vec![resource])
+            .with_include_synonyms(true)
+            .with_include_documentation(true);
+        describe(&self.image, &request).results.remove(0).configs.remove(0)
+    }
+}
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+#[test]
+fn key_by_key() {
+    let mut cluster = Cluster::new();
+    let ok = (0, String::new());
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(SET, "retention.ms", Some("5"))]), ok);
+    assert_eq!(cluster.image.topic("t").unwrap().config.retention_ms, Some(5));
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(APPEND, "cleanup.policy", Some("compact"))]), ok);
+    assert_eq!(cluster.image.topic("t").unwrap().overrides["cleanup.policy"], "delete,compact");
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(SUBTRACT, "cleanup.policy", Some("delete"))]), ok);
+    assert_eq!(cluster.image.topic("t").unwrap().overrides["cleanup.policy"], "compact");
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(DELETE, "cleanup.policy", None)]), ok);
+    assert_eq!(
+        cluster.alter(RESOURCE_TOPIC, "t", &[(APPEND, "retention.ms", Some("1"))]),
+        (40, "Can't APPEND to key retention.ms because its type is not LIST.".into())
+    );
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(SET, "retention.ms", None)]).0, 42);
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(7, "retention.ms", Some("1"))]).0, 42);
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(SET, "segment.bytes", Some("1"))]).0, 40);
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "none", &[(SET, "retention.ms", Some("1"))]).0, 3);
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "", &[]).0, 42);
+    let twice = [(SET, "retention.ms", Some("1")), (DELETE, "retention.ms", None)];
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &twice), (42, "Error due to duplicate config keys".into()));
+}
+
+#[test]
+fn as_a_whole_what_is_not_named_goes() {
+    let mut cluster = Cluster::new();
+    cluster.alter(RESOURCE_TOPIC, "t", &[(SET, "retention.ms", Some("5")), (SET, "flush.ms", Some("6"))]);
+    let config = whole::AlterableConfig::default().with_name("flush.ms".into()).with_value(Some("7".into()));
+    let resource = whole::AlterConfigsResource::default()
+        .with_resource_type(RESOURCE_TOPIC)
+        .with_resource_name("t".into())
+        .with_configs(vec![config]);
+    let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+    let (records, _) = alter(&cluster.image, &request.clone().with_validate_only(true));
+    assert!(records.is_empty());
+    let (records, response) = alter(&cluster.image, &request);
+    assert_eq!(response.responses[0].error_code, 0);
+    cluster.fold(records);
+    let overrides = &cluster.image.topic("t").unwrap().overrides;
+    assert_eq!(overrides.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), [("flush.ms", "7")]);
+}
+
+#[test]
+fn brokers_take_what_is_dynamic() {
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "", &[(SET, "log.retention.ms", Some("9"))]).0, 0);
+    assert_eq!(cluster.image.topic("t").unwrap().config.retention_ms, Some(9));
+    assert_eq!(
+        cluster.alter(RESOURCE_BROKER, "1", &[(SET, "num.partitions", Some("9"))]),
+        (42, "Cannot update these configs dynamically: Set(num.partitions)".into())
+    );
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "7", &[(SET, "log.retention.ms", Some("9"))]).0, 42);
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "", &[(SET, "no.such", Some("9"))]).0, 42);
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "1", &[(SET, "log.segment.bytes", Some("3"))]).0, 42);
+    assert_eq!(cluster.alter(RESOURCE_BROKER_LOGGER, "1", &[(SET, "root", Some("DEBUG"))]).0, 42);
+}
+
+#[test]
+fn sources_and_synonyms() {
+    let mut cluster = Cluster::new();
+    let entry = cluster.describe(RESOURCE_TOPIC, "t", "retention.ms");
+    assert_eq!(entry.value.as_deref(), Some("7200000"));
+    assert_eq!(entry.config_source, Source::StaticBroker as i8);
+    let synonyms = |entry: &DescribeConfigsResourceResult| -> Vec<(String, String, i8)> {
+        let synonym = |s: &DescribeConfigsSynonym| {
+            (s.name.to_string(), s.value.as_ref().map(|v| v.to_string()).unwrap_or_default(), s.source)
+        };
+        entry.synonyms.iter().map(synonym).collect()
+    };
+    cluster.alter(RESOURCE_TOPIC, "t", &[(SET, "retention.ms", Some("5"))]);
+    cluster.alter(RESOURCE_BROKER, "", &[(SET, "log.retention.ms", Some("9"))]);
+    assert_eq!(
+        synonyms(&cluster.describe(RESOURCE_TOPIC, "t", "retention.ms")),
+        [
+            ("retention.ms".into(), "5".into(), 1),
+            ("log.retention.ms".into(), "9".into(), 3),
+            ("log.retention.hours".into(), "7200000".into(), 4),
+            ("log.retention.hours".into(), "604800000".into(), 5)
+        ]
+    );
+    let node = cluster.describe(RESOURCE_BROKER, "1", "node.id");
+    assert_eq!((node.value.as_deref(), node.read_only), (Some("1"), true));
+    let partitions = cluster.describe(RESOURCE_BROKER, "1", "num.partitions");
+    assert_eq!((partitions.config_source, partitions.config_type), (5, 3));
+    assert!(partitions.documentation.is_some());
+    let password = cluster.describe(RESOURCE_BROKER, "1", "ssl.key.password");
+    assert!(password.is_sensitive && password.value.is_none());
+}
