@@ -87,6 +87,9 @@ pub enum Command {
         /// Only the sysctl settings, as a sysctl.d file
         #[arg(long)]
         sysctl: bool,
+        /// The cores as a drop-in for ringlane.service
+        #[arg(long, conflicts_with = "sysctl")]
+        unit: bool,
     },
     /// Writes man pages and shell completions into a directory
     #[command(hide = true)]

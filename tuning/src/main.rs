@@ -97,10 +97,14 @@ fn run(args: &Args, output: Output) -> Result<ExitCode> {
             output.steps(&steps, "nothing to undo")?;
             Ok(exit_code(&steps))
         }
-        Command::Script { names, sysctl } => {
+        Command::Script { names, sysctl, unit } => {
             let (plan, knobs) = (plan()?, chosen(names)?);
             let settings = apply::settings(&host, &plan, &knobs);
-            let text = if *sysctl { script::sysctl_lines(settings) } else { script::script(&host, settings) };
+            let text = match (sysctl, unit) {
+                (true, _) => script::sysctl_lines(settings),
+                (_, true) => script::unit(&plan),
+                _ => script::script(&host, settings),
+            };
             output.script(&text)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -4,6 +4,7 @@ use crate::cpus;
 use crate::host::Host;
 use crate::knob::{Knob, Setting};
 use crate::place::Place;
+use crate::plan::Plan;
 
 const HEAD: &str = "#!/bin/sh\n\
 # Host settings for Ringlane, written by `ringlane-tune script`. Run as root; a restart of the host undoes it all.\n\
@@ -68,7 +69,14 @@ pub fn sysctl_lines<'a>(settings: impl Iterator<Item = (&'a Knob, Setting)>) -> 
     text
 }
 
-/// Cores as `CPUAffinity=` takes them.
-pub fn affinity(cores: &[usize]) -> String {
-    cpus::list(cores).replace(',', " ")
+/// A drop-in for ringlane.service: what of the unit differs between hosts. The control thread and the ring's worker
+/// threads stay on the shards' cores, so that other cores are free for others.
+pub fn unit(plan: &Plan) -> String {
+    format!(
+        "# /etc/systemd/system/ringlane.service.d/cores.conf, written by `ringlane-tune script --unit`.\n\
+         # The options of `ringlane serve` themselves are in /etc/default/ringlane: --cores {cores} there too.\n\
+         [Service]\nCPUAffinity={}\n",
+        cpus::list(&plan.cores).replace(',', " "),
+        cores = cpus::list(&plan.cores),
+    )
 }

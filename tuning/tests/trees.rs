@@ -395,3 +395,29 @@ fn findings_are_the_same_after_a_trip_through_json() {
     let read: Vec<Finding> = serde_json::from_str(&text).unwrap();
     assert_eq!(read, found);
 }
+
+/// The shipped file must say what the knobs say.
+#[test]
+fn the_sysctl_file_leaves_nothing_short_but_what_depends_on_the_host() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/90-ringlane.sysctl.conf");
+    let text = fs::read_to_string(file).unwrap();
+    let settings: Vec<_> =
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(|l| l.split_once(" = ")).collect();
+    assert!(settings.len() > 10);
+    for name in ["bare_metal", "arm64"] {
+        let tree = Tree::unpack(name);
+        for (key, value) in &settings {
+            tree.put(&format!("proc/sys/{}", key.replace('.', "/")), &format!("{value}\n"));
+        }
+        let left = stdout(&tree.tune(&["script", "--sysctl"]));
+        let left: Vec<_> = left.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).collect();
+        assert!(left.iter().all(|line| line.starts_with("vm.min_free_kbytes")), "{name}: {left:?}");
+    }
+}
+
+#[test]
+fn the_drop_in_names_the_cores() {
+    let tree = Tree::unpack("bare_metal");
+    let unit = stdout(&tree.tune(&["script", "--unit", "--cores", "0-3,6"]));
+    assert!(unit.contains("[Service]\nCPUAffinity=0-3 6\n"), "{unit}");
+}

@@ -94,9 +94,38 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Knob>> {
     Ok(ALL.into_iter().filter(|knob| names.iter().any(|name| name == knob.name)).collect())
 }
 
+/// docs/knobs.md.
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Knobs\n\nEvery host setting that `ringlane-tune` knows, in the order in which they are applied. This page is written \
+         from the knobs themselves\n(`tuning/src/knobs/`, one file each; `UPDATE_DOCS=1 cargo test -p ringlane-tune` rewrites it).\n\n\
+         Apply saves what was there before it writes; undo puts that back, last change first. Knobs marked *dev* are also \
+         in the\n`--dev` profile, which touches nothing that other programs would feel.\n",
+    );
+    for knob in ALL {
+        let dev = if knob.dev { " *(dev)*" } else { "" };
+        text.push_str(&format!("\n## {}{dev}\n\n{}.\n\n", knob.name, knob.what));
+        text.push_str(&format!(
+            "- **Why.** {}.\n- **Source.** {}.\n- **Risk.** {}.\n",
+            knob.why, knob.source, knob.risk
+        ));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_of_knobs_is_up_to_date() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/knobs.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&page, markdown()).unwrap();
+        }
+        let written = std::fs::read_to_string(&page).unwrap_or_default();
+        assert!(written == markdown(), "docs/knobs.md is old: UPDATE_DOCS=1 cargo test -p ringlane-tune");
+    }
 
     #[test]
     fn names_are_unique_and_every_knob_explains_itself() {
