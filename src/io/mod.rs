@@ -14,6 +14,7 @@ mod bell;
 pub mod buffers;
 pub mod clock;
 pub mod cores;
+pub mod dir_lock;
 pub mod disk;
 mod disk_helper;
 mod disk_uring;
