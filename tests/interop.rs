@@ -8,6 +8,8 @@
 mod groups;
 #[path = "interop/harness/mod.rs"]
 mod harness;
+#[path = "interop/kafka_tools.rs"]
+mod kafka_tools;
 
 use harness::SCRIPT_MAX;
 use harness::broker::Broker;
@@ -47,6 +49,33 @@ tests! {
         cooperative_rebalance: groups::cooperative_rebalance(Confluent);
         offsets_survive_restarts: groups::offsets_survive_restarts(Confluent);
     }
+    kafka_python {
+        data: script(KafkaPython, "data", &[]);
+        spread: script(KafkaPython, "spread", &[]);
+        admin: script(KafkaPython, "admin", &[]);
+        lag: script(KafkaPython, "lag", &["lagging", "slow"]);
+        members_come_and_go: groups::members_come_and_go(KafkaPython);
+        static_member_returns: groups::static_member_returns(KafkaPython);
+        cooperative_rebalance: groups::cooperative_rebalance(KafkaPython);
+        offsets_survive_restarts: groups::offsets_survive_restarts(KafkaPython);
+    }
+    aiokafka {
+        data: script(Aiokafka, "data", &[]);
+        spread: script(Aiokafka, "spread", &[]);
+        admin: script(Aiokafka, "admin", &[]);
+        lag: script(Aiokafka, "lag", &["lagging", "slow"]);
+        members_come_and_go: groups::members_come_and_go(Aiokafka);
+        static_member_returns: groups::static_member_returns(Aiokafka);
+        offsets_survive_restarts: groups::offsets_survive_restarts(Aiokafka);
+    }
+    kafkajs {
+        data: script(Kafkajs, "data", &[]);
+        spread: script(Kafkajs, "spread", &[]);
+        admin: script(Kafkajs, "admin", &[]);
+        lag: script(Kafkajs, "lag", &["lagging", "slow"]);
+        members_come_and_go: groups::members_come_and_go(Kafkajs);
+        offsets_survive_restarts: groups::offsets_survive_restarts(Kafkajs);
+    }
     java {
         data: script(Java, "data", &[]);
         spread: script(Java, "spread", &[]);
@@ -67,5 +96,10 @@ tests! {
         static_member_returns: groups::static_member_returns(FranzGo);
         cooperative_rebalance: groups::cooperative_rebalance(FranzGo);
         offsets_survive_restarts: groups::offsets_survive_restarts(FranzGo);
+    }
+    kcat {
+        data: script(Kcat, "data", &[]);
+        spread: script(Kcat, "spread", &[]);
+        offsets_survive_restarts: groups::offsets_survive_restarts(Kcat);
     }
 }

@@ -3,17 +3,25 @@
 //! A test fails only for what a client saw: every wait here has a deadline of minutes, installs are retried, ports are
 //! free ones, and data lives in a temporary directory.
 
-#![allow(dead_code)] // Until the remaining clients use it.
-
 pub mod broker;
 pub mod client;
 pub mod install;
 pub mod process;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How long one script of a client may take. Far above what any needs: it is there to end a hang, not to measure.
 pub const SCRIPT_MAX: Duration = Duration::from_secs(300);
 
 /// How long a condition that several processes bring about together may take to become true.
 pub const CONDITION_MAX: Duration = Duration::from_secs(180);
+
+/// Repeats a probe until it holds: for what a broker does after it has answered.
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + CONDITION_MAX;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within {CONDITION_MAX:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -35,12 +35,19 @@ public final class Client {
     static final long LIMIT_MS = 240_000;
     /** The base of all explicit timestamps: recent, so that retention leaves the records alone. */
     static final long NOW_MS = System.currentTimeMillis() / 1000 * 1000 - 60_000;
+    static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
+    /** Settings of the producer of each partition of `write`. */
+    static final String[][] PRODUCERS = {
+        {"acks", "all", "enable.idempotence", "true"}, {"acks", "1", "enable.idempotence", "false"}, {"acks", "0", "enable.idempotence", "false"},
+    };
 
     public static void main(String[] words) throws Exception {
         String bootstrap = words[0];
         String[] arguments = Arrays.copyOfRange(words, 2, words.length);
         switch (words[1]) {
-            case "data" -> data(bootstrap);
+            case "data" -> verify(bootstrap, write(bootstrap));
+            case "write" -> System.out.println(write(bootstrap));
+            case "verify" -> verify(bootstrap, Long.parseLong(arguments[0]));
             case "spread" -> spread(bootstrap);
             case "admin" -> Admins.admin(bootstrap);
             case "lag" -> Admins.lag(bootstrap, arguments[0], arguments[1]);
@@ -103,20 +110,20 @@ public final class Client {
     }
 
     /** Null keys and values, empty ones, headers, and a record of 1 MB. */
-    static List<ProducerRecord<byte[], byte[]>> sample(String topic, int partition, String codec) {
+    static List<ProducerRecord<byte[], byte[]>> sample(String topic, int partition, String codec, long baseMs) {
         List<ProducerRecord<byte[], byte[]>> records = new ArrayList<>();
         for (int i = 0; i < 60; i++) {
             byte[] key = i % 7 == 0 ? null : bytes("key-" + i);
             byte[] value = i % 11 == 5 ? null : bytes(i % 11 == 6 ? "" : (codec + " value " + i).repeat(i % 5 + 1));
             List<Header> headers = i % 3 != 0 ? List.of() : List.of(new RecordHeader("source", bytes("interop")),
                 new RecordHeader("n\u00e4me", new byte[] {0, -1}), new RecordHeader("source", null));
-            records.add(new ProducerRecord<>(topic, partition, NOW_MS + i, key, value, headers));
+            records.add(new ProducerRecord<>(topic, partition, baseMs + i, key, value, headers));
         }
         byte[] large = new byte[990_000];
         byte[] noise = new byte[500_000];
         new Random(7).nextBytes(noise);
         System.arraycopy(noise, 0, large, 0, noise.length);
-        records.add(new ProducerRecord<>(topic, partition, NOW_MS + 1000, bytes("large"), large));
+        records.add(new ProducerRecord<>(topic, partition, baseMs + 1000, bytes("large"), large));
         return records;
     }
 
@@ -150,29 +157,34 @@ public final class Client {
         return found;
     }
 
-    static void data(String bootstrap) throws Exception {
-        for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
+    /** Writes the sample in every codec and by every kind of producer; returns the base of its timestamps. */
+    static long write(String bootstrap) throws Exception {
+        for (String codec : CODECS) {
             String topic = "java-" + codec;
-            create(bootstrap, topic, 3, Map.of()).close();
-            String[][] settings = {{"acks", "all", "enable.idempotence", "true"}, {"acks", "1", "enable.idempotence", "false"}, {"acks", "0", "enable.idempotence", "false"}};
-            int count = 0;
-            for (int partition = 0; partition < 3; partition++) {
-                String[] pairs = Arrays.copyOf(settings[partition], 6);
+            create(bootstrap, topic, PRODUCERS.length, Map.of()).close();
+            for (int partition = 0; partition < PRODUCERS.length; partition++) {
+                String[] pairs = Arrays.copyOf(PRODUCERS[partition], 6);
                 pairs[4] = "compression.type";
                 pairs[5] = codec;
                 try (KafkaProducer<byte[], byte[]> producer = producer(bootstrap, pairs)) {
-                    List<ProducerRecord<byte[], byte[]>> records = sample(topic, partition, codec);
-                    List<Long> offsets = send(producer, records);
+                    List<Long> offsets = send(producer, sample(topic, partition, codec, NOW_MS));
                     for (int i = 0; i < offsets.size(); i++) {
                         check(offsets.get(i) == (partition == 2 ? -1 : i), "%s: record %d got offset %d", codec, i, offsets.get(i));
                     }
-                    count += records.size();
                 }
             }
-            List<TopicPartition> partitions = IntStream.range(0, 3).mapToObj(p -> new TopicPartition(topic, p)).toList();
-            List<ConsumerRecord<byte[], byte[]>> found = read(bootstrap, partitions, count);
-            for (int partition = 0; partition < 3; partition++) {
-                List<ProducerRecord<byte[], byte[]>> wanted = sample(topic, partition, codec);
+        }
+        return NOW_MS;
+    }
+
+    /** Reads back what `write` wrote. */
+    static void verify(String bootstrap, long baseMs) {
+        for (String codec : CODECS) {
+            String topic = "java-" + codec;
+            List<TopicPartition> partitions = IntStream.range(0, PRODUCERS.length).mapToObj(p -> new TopicPartition(topic, p)).toList();
+            List<ConsumerRecord<byte[], byte[]>> found = read(bootstrap, partitions, partitions.size() * sample(topic, 0, codec, baseMs).size());
+            for (int partition = 0; partition < partitions.size(); partition++) {
+                List<ProducerRecord<byte[], byte[]>> wanted = sample(topic, partition, codec, baseMs);
                 int next = 0;
                 for (ConsumerRecord<byte[], byte[]> record : found) {
                     if (record.partition() == partition) {

@@ -15,7 +15,7 @@ def sample(codec):
     rng = random.Random(codec)
     records = []
     for i in range(60):
-        key = None if i % 7 == 0 else f"key-{i}".encode()
+        key = None if i % 7 == 1 else f"key-{i}".encode()
         value = None if i % 11 == 5 else (b"" if i % 11 == 6 else f"{codec} value {i} ".encode() * (i % 5 + 1))
         headers = [] if i % 3 else [("source", b"interop"), ("number", str(i).encode()), ("source", b""), ("n\u00e4me", b"\x00\xff")]
         records.append((key, value, headers, NOW_MS + i))
