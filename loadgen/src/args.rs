@@ -30,10 +30,14 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Measure several brokers with one workload, turn by turn (A B A B), so that a drifting machine favours nobody
     Matrix(Box<MatrixArgs>),
+    /// Find the highest rate that holds a latency bound
+    Saturate(Box<SaturateArgs>),
     /// Measure what this host can do at all, by bare loops
     Ceiling(CeilingArgs),
-    /// Show run files as text or Markdown
+    /// Draw run files: text, Markdown, one self-contained HTML page, or a picture
     Report(ReportArgs),
+    /// Put run files side by side and say which differences are larger than the noise
+    Compare(ReportArgs),
     /// Start another broker, print its address, and stop it on Ctrl-C
     Peer(PeerArgs),
 }
@@ -55,6 +59,13 @@ pub struct RunArgs {
     pub workload: WorkloadArgs,
 }
 
+impl RunArgs {
+    /// The broker to measure, as `Target::open` understands it.
+    pub fn target_name(&self) -> String {
+        self.bootstrap.clone().or(self.peer.clone()).unwrap_or_else(|| "ringlane".into())
+    }
+}
+
 #[derive(Args, Clone)]
 pub struct MatrixArgs {
     #[command(flatten)]
@@ -64,6 +75,21 @@ pub struct MatrixArgs {
     pub targets: Vec<String>,
     #[command(flatten)]
     pub workload: WorkloadArgs,
+}
+
+#[derive(Args, Clone)]
+pub struct SaturateArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Latency percentile that must hold, from the intended send time
+    #[arg(long, default_value_t = 99.0)]
+    pub percentile: f64,
+    /// Its bound in milliseconds
+    #[arg(long, default_value_t = 10.0)]
+    pub bound_ms: f64,
+    /// Measurements of the search, after the first one at full speed
+    #[arg(long, default_value_t = 8)]
+    pub steps: usize,
 }
 
 #[derive(Args, Clone)]
@@ -109,9 +135,15 @@ pub struct ReportArgs {
     /// Run files (run.json), directories that hold one, or OpenMessaging Benchmark result files
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
+    /// Write one self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Write Markdown
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
+    /// Write the throughput plot as an SVG picture
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 #[derive(Args, Clone)]

@@ -7,6 +7,7 @@ mod batch;
 mod ceiling;
 mod clock;
 mod codec;
+mod compare;
 mod consumer;
 mod foreign;
 mod link;
@@ -19,14 +20,17 @@ mod recorder;
 mod report;
 mod run;
 mod run_file;
+mod saturate;
 mod target;
 mod wire;
 mod worker;
 mod workload;
 
 use anyhow::{Context, Result};
-use args::{CeilingArgs, Cli, Command, MatrixArgs, PeerArgs, ReportArgs, RunArgs};
+use args::{CeilingArgs, Cli, Command, MatrixArgs, PeerArgs, ReportArgs, RunArgs, SaturateArgs};
 use clap::Parser;
+use run_file::RunFile;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,7 +41,9 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run(&args),
         Some(Command::Matrix(args)) => matrix(&args),
         Some(Command::Ceiling(args)) => ceiling(&args),
-        Some(Command::Report(args)) => report(&args),
+        Some(Command::Saturate(args)) => saturate(&args),
+        Some(Command::Report(args)) => report(&args, report::text, report::markdown),
+        Some(Command::Compare(args)) => report(&args, compare::text, compare::markdown),
         Some(Command::Peer(args)) => peer(&args),
     };
     match outcome {
@@ -50,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> Result<()> {
-    let name = args.bootstrap.clone().or(args.peer.clone()).unwrap_or_else(|| "ringlane".into());
+    let name = args.target_name();
     let mut session = run::Session::open(&args.place, &args.workload, &[name], args.broker_pid)?;
     let ending = session.run_all();
     session.close(ending)
@@ -83,24 +89,41 @@ fn ceiling(args: &CeilingArgs) -> Result<()> {
     Ok(())
 }
 
-fn report(args: &ReportArgs) -> Result<()> {
-    let runs = args
-        .runs
-        .iter()
-        .map(|path| {
-            let path = if path.is_dir() { path.join("run.json") } else { path.clone() };
-            run_file::RunFile::load(&path)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    match &args.markdown {
-        Some(path) => {
-            std::fs::write(path, report::markdown(&runs)).with_context(|| format!("write {}", path.display()))
-        }
-        None => {
-            print!("{}", report::text(&runs));
-            Ok(())
-        }
+fn saturate(args: &SaturateArgs) -> Result<()> {
+    let name = args.run.target_name();
+    let mut words = args.run.workload.clone();
+    words.repeats = words.repeats.or(Some(1));
+    let mut session = run::Session::open(&args.run.place, &words, &[name], args.run.broker_pid)?;
+    let bound = saturate::Bound { percentile: args.percentile, ms: args.bound_ms, steps: args.steps };
+    let ending = saturate::run_all(&mut session, &bound);
+    session.close(ending)
+}
+
+fn load(paths: &[PathBuf]) -> Result<Vec<RunFile>> {
+    let file = |path: &PathBuf| if path.is_dir() { path.join("run.json") } else { path.clone() };
+    paths.iter().map(|path| RunFile::load(&file(path))).collect()
+}
+
+/// Writes the files that were asked for, or text to standard output when none was.
+fn report(
+    args: &ReportArgs,
+    text: impl Fn(&[RunFile]) -> String,
+    markdown: impl Fn(&[RunFile]) -> String,
+) -> Result<()> {
+    let runs = load(&args.runs)?;
+    if let Some(path) = &args.html {
+        report::write_html(&runs, path)?;
     }
+    if let Some(path) = &args.svg {
+        report::write_svg(&runs, path)?;
+    }
+    if let Some(path) = &args.markdown {
+        std::fs::write(path, markdown(&runs)).with_context(|| format!("write {}", path.display()))?;
+    }
+    if args.html.is_none() && args.svg.is_none() && args.markdown.is_none() {
+        print!("{}", text(&runs));
+    }
+    Ok(())
 }
 
 /// Keeps a broker running for other tools until Ctrl-C.

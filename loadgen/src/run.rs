@@ -30,6 +30,9 @@ pub struct Session {
     topic_count: usize,
 }
 
+/// Results of one cell; a failure keeps what was measured before it.
+pub type Kept = std::result::Result<Vec<CellResult>, (Vec<CellResult>, anyhow::Error)>;
+
 /// How a run ended.
 pub enum Ending {
     Complete,
@@ -149,7 +152,7 @@ impl Session {
     }
 
     /// Loads brokers that need it (a JVM) until their code is compiled.
-    fn preheat(&mut self) -> Result<()> {
+    pub fn preheat(&mut self) -> Result<()> {
         let cells = self.workload.cells();
         for i in 0..self.targets.len() {
             let seconds = self.targets[i].preheat_s;
@@ -173,10 +176,14 @@ impl Session {
     }
 
     /// One cell on every broker, repeat by repeat in turn.
-    #[allow(clippy::type_complexity)]
-    pub fn run_cell(&mut self, cell: &Cell) -> std::result::Result<Vec<CellResult>, (Vec<CellResult>, anyhow::Error)> {
+    pub fn run_cell(&mut self, cell: &Cell) -> Kept {
+        let all: Vec<usize> = (0..self.targets.len()).collect();
+        self.run_cell_on(cell, &all)
+    }
+
+    pub fn run_cell_on(&mut self, cell: &Cell, targets: &[usize]) -> Kept {
         let mut measured: Vec<Vec<Measured>> = self.targets.iter().map(|_| Vec::new()).collect();
-        let outcome = self.repeat_cell(cell, &mut measured);
+        let outcome = self.repeat_cell(cell, targets, &mut measured);
         let results = measured
             .into_iter()
             .enumerate()
@@ -189,16 +196,17 @@ impl Session {
         }
     }
 
-    fn repeat_cell(&mut self, cell: &Cell, measured: &mut [Vec<Measured>]) -> Result<()> {
+    fn repeat_cell(&mut self, cell: &Cell, targets: &[usize], measured: &mut [Vec<Measured>]) -> Result<()> {
         let workload = self.workload.clone();
         let mut topics = Vec::new();
-        for i in 0..self.targets.len() {
+        for &i in targets {
             let mine = if workload.produces() { self.create_topics(i, &workload)? } else { Vec::new() };
             let replay = if workload.fill_bytes > 0 { Some(self.fill(i, &workload, cell)?) } else { None };
-            topics.push((mine, replay));
+            topics.push((i, mine, replay));
         }
         for repeat in 0..workload.repeats {
-            for (i, (mine, replay)) in topics.iter().enumerate() {
+            for (i, mine, replay) in &topics {
+                let i = *i;
                 if self.stopped() {
                     return Ok(());
                 }
@@ -221,9 +229,9 @@ impl Session {
             }
         }
         if !workload.keep_topics {
-            for (i, (mine, replay)) in topics.iter().enumerate() {
-                self.delete_topics(i, mine);
-                self.delete_topics(i, &replay.iter().cloned().collect::<Vec<_>>());
+            for (i, mine, replay) in &topics {
+                self.delete_topics(*i, mine);
+                self.delete_topics(*i, &replay.iter().cloned().collect::<Vec<_>>());
             }
         }
         Ok(())

@@ -234,7 +234,6 @@ pub fn histogram_to_text(h: &Histogram<u64>) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-#[allow(dead_code)] // the HTML report re-cuts percentiles from the histograms
 pub fn histogram_from_text(text: &str) -> Result<Histogram<u64>> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).context("histogram is not base64")?;
     match Deserializer::new().deserialize(&mut bytes.as_slice()) {
@@ -245,7 +244,6 @@ pub fn histogram_from_text(text: &str) -> Result<Histogram<u64>> {
 
 impl CellResult {
     /// One of the stored histograms, merged over the repeats.
-    #[allow(dead_code)]
     pub fn histogram(&self, name: &str) -> Result<Histogram<u64>> {
         let mut all = histogram();
         for text in self.repeats.iter().filter_map(|r| r.histograms.get(name)) {

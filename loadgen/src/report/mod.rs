@@ -1,10 +1,12 @@
 //! Reports read run files and nothing else: text and Markdown tables here and in `text`, the page in `html`, plots in
 //! `plot`. They never run anything.
 
+pub mod html;
+pub mod plot;
 pub mod text;
 
 use crate::run_file::RunFile;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::Path;
 
 pub use text::{markdown, text};
@@ -37,8 +39,12 @@ fn scaled(x: f64, unit: &str) -> String {
     format!("{value:.digits$}{space}{prefix}{unit}")
 }
 
-pub fn write_html(_runs: &[RunFile], _path: &Path) -> Result<()> {
-    Ok(())
+pub fn write_html(runs: &[RunFile], path: &Path) -> Result<()> {
+    std::fs::write(path, html::page(runs)?).with_context(|| format!("write {}", path.display()))
+}
+
+pub fn write_svg(runs: &[RunFile], path: &Path) -> Result<()> {
+    std::fs::write(path, html::throughput_svg(runs)?).with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]
