@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
+    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, MetadataRequest,
 };
 
 use crate::cluster::image::ClusterImage;
@@ -77,9 +77,20 @@ pub enum ControlRequest {
     AutoCreateTopics {
         /// Their names.
         names: Vec<TopicName>,
+        /// The request that named them, given back with the answer: it is answered once they are there.
+        cause: Cause,
     },
     /// A block of producer ids for this shard to hand out.
     AllocateProducerIds,
+}
+
+/// What made a topic come into being by itself.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// A client asked where it is.
+    Metadata(MetadataRequest),
+    /// A client asked for its coordinator.
+    FindCoordinator(FindCoordinatorRequest),
 }
 
 /// Answers, one for each kind of request.
@@ -99,6 +110,8 @@ pub enum ControlAnswer {
     AutoCreatedTopics {
         /// Name and error code.
         failed: Vec<(TopicName, i16)>,
+        /// As given with the request.
+        cause: Cause,
     },
     /// Producer ids `first .. first + count` are this shard's.
     ProducerIds {

@@ -185,7 +185,10 @@ impl Control {
                 let (records, response) = configs::alter_incrementally(image, &request);
                 (records, ControlAnswer::IncrementalAlterConfigs(response))
             }
-            ControlRequest::AutoCreateTopics { names } => auto_create(image, names, &mut creation),
+            ControlRequest::AutoCreateTopics { names, cause } => {
+                let (records, failed) = auto_create(image, names, &mut creation);
+                (records, ControlAnswer::AutoCreatedTopics { failed, cause })
+            }
             ControlRequest::AllocateProducerIds => {
                 let first = image.next_producer_id;
                 let broker = image.local.node(shard);
@@ -223,7 +226,7 @@ fn auto_create(
     image: &ClusterImage,
     mut names: Vec<TopicName>,
     creation: &mut Creation<'_>,
-) -> (Vec<Record>, ControlAnswer) {
+) -> (Vec<Record>, Vec<(TopicName, i16)>) {
     names.sort();
     names.dedup();
     // Another shard may have asked for the same one just before.
@@ -232,7 +235,7 @@ fn auto_create(
     let (records, response) = topics::create(image, &request, creation);
     let failed = response.topics.iter().filter(|topic| topic.error_code != 0);
     let failed = failed.map(|topic| (TopicName::from(topic.name.as_str()), topic.error_code)).collect();
-    (records, ControlAnswer::AutoCreatedTopics { failed })
+    (records, failed)
 }
 
 /// Ids that are never nil and never begin with a dash in base64, which command lines would take for an option.
