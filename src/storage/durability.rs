@@ -215,6 +215,10 @@ impl Log {
         if let Some(index) = self.segments.iter().position(|s| s.stage != Stage::Settled) {
             let owner = self.owner;
             let segment = &mut self.segments[index];
+            if segment.file.is_none() && segment.stage == Stage::ToTruncate {
+                // Found without indexes at start-up.
+                segment.file = disk.open(&file_path(&self.dir, segment.named, LOG), false).ok();
+            }
             let due = now_ms >= segment.sealed_ms + SETTLE_AFTER_MS
                 || unsynced > UNSYNCED_BYTES_MAX
                 || wanted > segment.base_offset;
@@ -229,7 +233,10 @@ impl Log {
                     segment.stage = Stage::Syncing;
                     self.durability.start(disk, owner, Job::Sync { file });
                 }
-                (Stage::ToWriteFiles, _) => self.write_files(disk, index),
+                // The recovery point must not pass batches whose epochs are only in memory.
+                (Stage::ToWriteFiles, _) if !self.durability.epochs_dirty && !self.durability.epochs_writing => {
+                    self.write_files(disk, index);
+                }
                 _ => {}
             }
         }
@@ -358,14 +365,21 @@ impl Log {
             && let Some(segment) = self.segments.iter_mut().find(|s| matches!(s.stage, Stage::WritingFiles(_)))
             && let Stage::WritingFiles(left) = segment.stage
         {
-            segment.stage = if left > 1 { Stage::WritingFiles(left - 1) } else { Stage::Settled };
-            // The recovery point in the checkpoint may pass the segment now.
-            self.durability.checkpoint_dirty = true;
+            if left > 1 {
+                segment.stage = Stage::WritingFiles(left - 1);
+            } else {
+                segment.stage = Stage::Settled;
+                // The recovery point may pass the segment now.
+                self.durability.checkpoint_dirty = true;
+            }
         }
     }
 
     /// Does what does not depend on time: next steps, next removal, closing of files nobody holds, dirty small files.
     pub(super) fn tidy(&mut self, disk: &mut dyn Disk) {
+        if self.durability.epochs_dirty {
+            self.write_epochs(disk);
+        }
         self.advance(disk);
         if !self.durability.removing
             && let Some(path) = self.durability.removals.pop_front()
@@ -382,9 +396,6 @@ impl Log {
             } else {
                 at += 1;
             }
-        }
-        if self.durability.epochs_dirty {
-            self.write_epochs(disk);
         }
         if self.durability.checkpoint_dirty {
             self.write_checkpoint(disk);

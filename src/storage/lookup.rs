@@ -6,7 +6,7 @@ use std::io;
 use super::header::Header;
 use super::log::Log;
 use super::offset_index::OffsetIndex;
-use super::segment::{Indexes, Segment};
+use super::segment::{Indexes, Segment, Stage};
 use super::time_index::TimeIndex;
 use super::{OFFSET_INDEX, StorageError, TIME_INDEX, failed, file_path};
 use crate::ids::{Now, Offset, Position};
@@ -241,6 +241,11 @@ impl Log {
         } else {
             log::warn!("{}: index missing or damaged, made anew", file_path(&self.dir, base, OFFSET_INDEX).display());
             self.rebuild_indexes(disk, index)?;
+            let segment = &mut self.segments[index];
+            if segment.stage == Stage::Settled {
+                // To be written again by the way sealed segments go.
+                segment.stage = Stage::ToTruncate;
+            }
         }
         Ok(None)
     }

@@ -128,7 +128,7 @@ impl Log {
         if let Some((named, base, size)) = adopted {
             log.adopt(disk, named, base, size, &mut report, now)?;
         }
-        log.finish_open(disk, start.clean, &report, now)?;
+        log.finish_open(disk, start.clean, &found.snapshots, &report, now)?;
         Ok((log, report))
     }
 
@@ -188,7 +188,8 @@ impl Log {
             }
             if last {
                 self.find_end(disk, index, report)?;
-            } else if !clean {
+            } else if sound {
+                // Loaded again when somebody reads there.
                 self.segments[index].indexes = None;
             }
         }
@@ -438,7 +439,9 @@ impl Log {
             self.durability.note_epochs();
         }
         if let Some(first) = self.segments.get(scan_from) {
+            // The scan finds these again, and perhaps others.
             self.epochs.truncate_from_end(first.base_offset);
+            self.durability.note_epochs();
         }
         Ok(())
     }
@@ -596,6 +599,7 @@ impl Log {
         &mut self,
         disk: &mut dyn Disk,
         clean: bool,
+        snapshots: &BTreeSet<Offset>,
         report: &RecoveryReport,
         now: Now,
     ) -> Result<(), StorageError> {
@@ -616,7 +620,22 @@ impl Log {
         self.epochs.truncate_from_end(self.log_end_offset());
         self.epochs.truncate_from_start(self.log_start_offset);
         self.producers.expire(now.wall_ms, self.config.producer_id_expiration_ms);
-        self.durability.opened(self.settled_offset(), !clean || *report != RecoveryReport::default());
+        self.remove_stray_snapshots(disk, snapshots)?;
+        let synced = if clean { self.log_end_offset() } else { self.settled_offset() };
+        self.durability.opened(synced, !clean || *report != RecoveryReport::default());
+        Ok(())
+    }
+
+    /// Snapshots are kept where a segment begins, and the youngest.
+    fn remove_stray_snapshots(&self, disk: &mut dyn Disk, snapshots: &BTreeSet<Offset>) -> Result<(), StorageError> {
+        let end = self.log_end_offset();
+        let youngest = snapshots.iter().rev().find(|offset| **offset <= end);
+        for offset in snapshots {
+            let at_segment = self.segments.binary_search_by_key(offset, |s| s.base_offset).is_ok();
+            if !at_segment && Some(offset) != youngest {
+                remove(disk, &file_path(&self.dir, *offset, SNAPSHOT))?;
+            }
+        }
         Ok(())
     }
 }

@@ -131,9 +131,8 @@ impl Log {
             self.log_start_offset = first;
         }
         self.durability.synced_offset = self.durability.synced_offset.max(first);
-        if self.epochs.truncate_from_start(self.log_start_offset) {
-            self.durability.note_epochs();
-        }
+        // Not written now: what the file says of records that are gone is dropped when it is read.
+        self.epochs.truncate_from_start(self.log_start_offset);
     }
 
     fn remove_files(&mut self, mut segment: Segment) {
@@ -176,7 +175,6 @@ impl Log {
             }
         }
         self.retire(count);
-        self.durability.note_checkpoint();
         self.tidy(disk);
         Ok(before - self.segments.len())
     }
@@ -247,6 +245,7 @@ impl Log {
         self.durability.synced_offset = self.durability.synced_offset.min(end);
         self.rebuild_producers(disk, now)?;
         self.set_end(self.log_end_offset);
+        self.durability.note_checkpoint();
         self.tidy(disk);
         Ok(())
     }
