@@ -48,6 +48,28 @@ pub struct JobOwner(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Waiter(pub u64);
 
+/// A parked fetch. The slot is used again, the generation tells its users apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FetchWaitId {
+    /// Index into the broker's table of parked fetches.
+    pub slot: u32,
+    /// Rises each time the slot is used again.
+    pub generation: u32,
+}
+
+/// Where and how a reply goes: kept by whoever answers later.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyTo {
+    /// The request's place in its connection's line.
+    pub waiter: Waiter,
+    /// Echoed to the client.
+    pub correlation_id: i32,
+    /// API key.
+    pub api: i16,
+    /// Version of request and reply.
+    pub version: i16,
+}
+
 /// A point in time, passed down as an argument: only `io::clock` reads clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {

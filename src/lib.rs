@@ -14,6 +14,8 @@
 //! ids   parts   limits     words / what a reply is made of / bounds
 //! ```
 
+pub mod api;
+pub mod broker;
 pub mod cluster;
 pub mod config;
 pub mod control;
@@ -22,6 +24,8 @@ pub mod ids;
 pub mod io;
 pub mod limits;
 pub mod mailbox;
+pub mod partition;
 pub mod parts;
+pub mod shard;
 pub mod storage;
 pub mod wire;

@@ -1,2 +1,3 @@
-//! Ringlane.
+//! Ringlane: parse, pick a command, exit code.
+
 fn main() {}

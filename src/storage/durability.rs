@@ -68,6 +68,10 @@ pub(super) struct Durability {
 }
 
 impl Durability {
+    /// Files that were to be closed.
+    pub fn into_closing(self) -> Vec<Rc<OpenFile>> {
+        self.closing
+    }
     /// Marks a segment as used now.
     pub fn touch(&self, segment: &mut Segment) {
         segment.used_ms = self.now_ms;

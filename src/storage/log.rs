@@ -15,7 +15,7 @@ use super::segment::{BatchSpan, Segment, Stage};
 use super::{StorageError, failed};
 use crate::ids::{JobOwner, LeaderEpoch, Now, Offset, Position, TopicId};
 use crate::io::disk::Disk;
-use crate::parts::{Buffers, Slice};
+use crate::parts::{Buffers, OpenFile, Slice};
 
 /// What is known of a log before its directory is looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,6 +131,12 @@ impl Log {
         log.restart_at(start.log_start.unwrap_or_default());
         log
     }
+    /// The log is given up, its topic deleted: the files it had open, to be closed once nobody holds them.
+    pub fn into_files(self) -> Vec<Rc<OpenFile>> {
+        let mut files = self.durability.into_closing();
+        files.extend(self.segments.into_iter().filter_map(|segment| segment.file));
+        files
+    }
     /// Nothing is in the log, and the next record gets this offset.
     pub(super) fn restart_at(&mut self, offset: Offset) {
         self.log_start_offset = offset;
@@ -160,6 +166,10 @@ impl Log {
     /// The partition's directory, relative to the data directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+    /// Is there a directory? It is made with the first record.
+    pub fn has_directory(&self) -> bool {
+        !self.segments.is_empty()
     }
     /// The settings it runs with.
     pub fn config(&self) -> &Rc<LogConfig> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::ids::{Offset, Position, TopicId};
 
 pub mod checkpoint;
+pub mod data_dir;
 mod durability;
 mod header;
 pub mod leader_epochs;

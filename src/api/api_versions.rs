@@ -1,0 +1,64 @@
+//! ApiVersions (key 18), versions 0..=4: what is served, straight from the table, and the cluster's finalized features.
+//!
+//! A version that is not served is answered in the form of version 0 with UNSUPPORTED_VERSION and the versions of this very
+//! API, so that a newer client can ask again (KIP-511).
+//!
+//! v3: flexible, but the reply's header never is; features (KIP-584).
+
+use kafka_protocol::messages::ApiVersionsResponse;
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
+use kafka_protocol::protocol::StrBytes;
+
+use super::{APIS, Context, Outcome, Request};
+use crate::broker::Broker;
+use crate::decode_or_close;
+use crate::ids::{ReplyTo, Waiter};
+use crate::parts::Reply;
+use crate::wire::error_code::ErrorCode;
+
+fn row(api: &super::Api) -> ApiVersion {
+    ApiVersion::default().with_api_key(api.key as i16).with_min_version(api.versions.0).with_max_version(api.versions.1)
+}
+
+/// Answers the request.
+pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
+    let message: ApiVersionsRequest = decode_or_close!(request);
+    let mut response = ApiVersionsResponse::default();
+    let named = |name: &StrBytes| {
+        let ok = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+        !name.is_empty() && name.chars().all(ok)
+    };
+    if request.to.version >= 3 && !(named(&message.client_software_name) && named(&message.client_software_version)) {
+        response.error_code = ErrorCode::InvalidRequest.code();
+        return context.reply(request.to, &response);
+    }
+    response.api_keys = APIS.iter().map(row).collect();
+    if request.to.version >= 3 {
+        let image = &context.broker.image;
+        for (name, level) in &image.features {
+            response.supported_features.push(
+                SupportedFeatureKey::default()
+                    .with_name(StrBytes::from_string(name.clone()))
+                    .with_min_version(if name == "metadata.version" { 7 } else { 0 })
+                    .with_max_version(*level),
+            );
+            response.finalized_features.push(
+                FinalizedFeatureKey::default()
+                    .with_name(StrBytes::from_string(name.clone()))
+                    .with_min_version_level(*level)
+                    .with_max_version_level(*level),
+            );
+        }
+        response.finalized_features_epoch = image.metadata_offset;
+    }
+    context.reply(request.to, &response)
+}
+
+/// The answer to a version that is not served.
+pub fn unsupported(broker: &mut Broker, waiter: Waiter, correlation_id: i32) -> Reply {
+    let response = ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_api_keys(APIS.iter().filter(|api| api.key == ApiKey::ApiVersions).map(row).collect());
+    broker.encode_reply(ReplyTo { waiter, correlation_id, api: ApiKey::ApiVersions as i16, version: 0 }, &response)
+}

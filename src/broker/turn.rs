@@ -1,0 +1,210 @@
+//! One turn of the loop: the buffers that arrived in it, the appends staged from them, and the replies that wait until those
+//! are written (and durable, where `flush.messages` asks for it).
+
+use crate::ids::{Offset, Waiter};
+use crate::io::ReceiveBuffer;
+use crate::parts::{Buffers, Reply, Slice};
+use crate::storage::ProducerStamp;
+use crate::wire::batch::HeaderView;
+use crate::wire::error_code::ErrorCode;
+
+pub use crate::storage::StagedBatch;
+
+/// Slices of buffers of the broker's own making have this bit set in their buffer index.
+const OWN: u32 = 1 << 31;
+
+/// The buffers of this turn.
+#[derive(Default)]
+pub struct TurnBuffers {
+    received: Vec<Option<ReceiveBuffer>>,
+    own: Vec<Vec<u8>>,
+}
+
+impl Buffers for TurnBuffers {
+    fn bytes(&self, slice: Slice) -> &[u8] {
+        let range = slice.start as usize..(slice.start + slice.size) as usize;
+        if slice.buffer & OWN != 0 {
+            &self.own[(slice.buffer & !OWN) as usize][range]
+        } else {
+            let buffer = self.received[slice.buffer as usize].as_ref();
+            &buffer.expect("a buffer of this turn is given back only after its turn")[range]
+        }
+    }
+}
+
+/// An append that a reply waits for.
+struct Awaited {
+    slot: u32,
+    last_offset: Offset,
+    /// Where the partition's error code stands in the reply's bytes; the base offset (i64) follows it.
+    error_at: u32,
+}
+
+struct Pending {
+    /// None: nobody waits (acks=0).
+    waiter: Option<Waiter>,
+    reply: Reply,
+    awaited: Vec<Awaited>,
+}
+
+/// The result of an append of the broker's own.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnResult {
+    /// As given to `Broker::stage_own`.
+    pub token: u64,
+    /// `None`: written.
+    pub error: Option<ErrorCode>,
+}
+
+/// What has been staged in this turn of the loop.
+#[derive(Default)]
+pub struct Turn {
+    /// The buffers that staged batches lie in.
+    pub buffers: TurnBuffers,
+    /// Partitions with something staged.
+    pub(super) touched: Vec<u32>,
+    pub(super) failed: Vec<(u32, ErrorCode)>,
+    /// Results of `stage_own`, taken by their owner after each flush.
+    pub own_results: Vec<OwnResult>,
+    own: Vec<(u32, Offset, u64)>,
+    pending: Vec<Pending>,
+    /// Replies that wait for a sync that is under way.
+    syncing: Vec<Pending>,
+    spare: Vec<Pending>,
+    open: Option<Pending>,
+}
+
+impl Turn {
+    /// The index that the next `push_received` will give.
+    pub fn next_buffer(&self) -> u32 {
+        self.buffers.received.len() as u32
+    }
+    /// Keeps a buffer that slices point into until the turn ends.
+    pub fn push_received(&mut self, buffer: ReceiveBuffer) {
+        self.buffers.received.push(Some(buffer));
+    }
+    /// Takes a buffer back after the flush.
+    pub fn take_received(&mut self, index: u32) -> Option<ReceiveBuffer> {
+        self.buffers.received.get_mut(index as usize)?.take()
+    }
+    /// Ends the turn: no slice is alive any more.
+    pub fn clear_buffers(&mut self) {
+        debug_assert!(self.buffers.received.iter().all(Option::is_none));
+        self.buffers.received.clear();
+        self.buffers.own.clear();
+    }
+
+    /// Begins a reply that waits for appends. None: no reply is wanted.
+    pub fn begin(&mut self, waiter: Option<Waiter>, reply: Reply) -> &mut Reply {
+        let mut pending =
+            self.spare.pop().unwrap_or_else(|| Pending { waiter: None, reply: Reply::default(), awaited: Vec::new() });
+        pending.waiter = waiter;
+        pending.reply = reply;
+        &mut self.open.insert(pending).reply
+    }
+    /// The reply begun.
+    pub fn reply(&mut self) -> &mut Reply {
+        &mut self.open.as_mut().expect("begin comes first").reply
+    }
+    /// The reply begun waits for this append; its error code will stand at `error_at`.
+    pub fn await_append(&mut self, slot: u32, last_offset: Offset, error_at: usize) {
+        let open = self.open.as_mut().expect("begin comes first");
+        open.awaited.push(Awaited { slot, last_offset, error_at: error_at as u32 });
+    }
+    /// Ends the reply begun: released by the flush at the end of this turn.
+    pub fn end(&mut self) {
+        self.pending.extend(self.open.take());
+    }
+    /// Drops the reply begun; what was staged for it stays staged.
+    pub fn abort(&mut self) -> Option<Reply> {
+        let mut pending = self.open.take()?;
+        let reply = std::mem::take(&mut pending.reply);
+        pending.awaited.clear();
+        self.spare.push(pending);
+        Some(reply)
+    }
+
+    pub(super) fn own(&self, size: usize) -> Slice {
+        Slice { buffer: self.buffers.own.len() as u32 | OWN, start: 0, size: size as u32 }
+    }
+    pub(super) fn push_own(&mut self, batch: Vec<u8>, slot: u32, last: Offset, token: u64) {
+        self.buffers.own.push(batch);
+        self.own.push((slot, last, token));
+    }
+
+    /// A partition is gone: what was staged for it fails.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.touched.retain(|&s| s != slot);
+        self.failed.push((slot, ErrorCode::NotLeaderOrFollower));
+    }
+
+    /// Releases what was flushed. `acknowledgeable(slot, last_offset)`: written, and durable if that is asked.
+    pub(super) fn release(
+        &mut self,
+        acknowledgeable: impl Fn(u32, Offset) -> bool,
+        mut answer: impl FnMut(Option<Waiter>, Reply),
+    ) {
+        let Turn { failed, own, own_results, pending, syncing, spare, .. } = self;
+        own.retain(|&(slot, last, token)| {
+            let error = failed.iter().find(|f| f.0 == slot).map(|f| f.1);
+            let over = error.is_some() || acknowledgeable(slot, last);
+            if over {
+                own_results.push(OwnResult { token, error });
+            }
+            !over
+        });
+        let mut settle = |mut p: Pending, still: &mut Vec<Pending>| {
+            for awaited in &p.awaited {
+                if let Some((_, code)) = failed.iter().find(|f| f.0 == awaited.slot)
+                    && p.waiter.is_some()
+                {
+                    let at = awaited.error_at as usize;
+                    p.reply.bytes[at..at + 2].copy_from_slice(&code.code().to_be_bytes());
+                    p.reply.bytes[at + 2..at + 10].copy_from_slice(&(-1i64).to_be_bytes());
+                }
+            }
+            let waits = p
+                .awaited
+                .iter()
+                .any(|a| !failed.iter().any(|f| f.0 == a.slot) && !acknowledgeable(a.slot, a.last_offset));
+            if waits {
+                still.push(p);
+                return;
+            }
+            answer(p.waiter.take(), std::mem::take(&mut p.reply));
+            p.awaited.clear();
+            spare.push(p);
+        };
+        if !syncing.is_empty() {
+            let mut still = Vec::with_capacity(syncing.len());
+            for p in syncing.drain(..) {
+                settle(p, &mut still);
+            }
+            *syncing = still;
+        }
+        for p in pending.drain(..) {
+            settle(p, syncing);
+        }
+        failed.clear();
+    }
+}
+
+/// What a batch says of its producer.
+pub fn producer_stamp(batch: &HeaderView<'_>) -> ProducerStamp {
+    ProducerStamp { id: batch.producer_id(), epoch: batch.producer_epoch(), base_sequence: batch.base_sequence() }
+}
+
+/// What the log needs to know of a batch that was checked and stamped. None: not even a header is there.
+pub fn staged(stamped: &[u8], slice: Slice) -> Option<StagedBatch> {
+    let batch = HeaderView::read(stamped)?;
+    Some(StagedBatch {
+        base_offset: batch.base_offset(),
+        last_offset: batch.last_offset(),
+        max_timestamp: batch.max_timestamp(),
+        leader_epoch: batch.leader_epoch(),
+        producer: producer_stamp(&batch),
+        transactional: batch.attributes().is_transactional(),
+        control: batch.attributes().is_control(),
+        slice,
+    })
+}

@@ -1,0 +1,185 @@
+//! From received bytes to frames, and what is received into next.
+//!
+//! An idle connection holds no memory: its receive takes one of the ring's small buffers when bytes come. A frame that is not
+//! whole moves to a buffer of its own, reserved step by step as bytes really arrive. A connection that fills its buffer at
+//! once is given a larger one, so that many frames come with one receive.
+
+use super::connection::Paused;
+use super::{Leftover, Shard};
+use crate::ids::{ConnectionId, Now};
+use crate::io::disk::Disk;
+use crate::io::{ReceiveBuffer, Ring};
+use crate::limits::{FRAME_RESERVE_MAX, REQUESTS_IN_FLIGHT_MAX, SEND_BACKLOG_MAX, SMALL_BUFFER_SIZE};
+use crate::wire::frame::{Frame, next_frame};
+
+/// Given to a connection that filled a small buffer.
+const STREAM_BUFFER_SIZE: usize = 256 * 1024;
+/// Least memory for a frame that came in pieces.
+const PIECE_BUFFER_SIZE: usize = 4 * 1024;
+
+impl<I: Ring + Disk> Shard<I> {
+    pub(super) fn received(&mut self, id: ConnectionId, mut buffer: ReceiveBuffer, filled: usize, now: Now) {
+        let Some(connection) = self.connection(id) else {
+            self.io.give_buffer(buffer);
+            return;
+        };
+        connection.active_ns = now.monotonic_ns;
+        let frame_max = self.config.socket.request_bytes_max as usize;
+        let index = self.broker.turn.next_buffer();
+        let mut at = 0;
+        let mut frame_size = None;
+        loop {
+            match self.connection(id) {
+                None => break,
+                Some(connection) if connection.in_line() >= REQUESTS_IN_FLIGHT_MAX => break,
+                Some(_) => {}
+            }
+            match next_frame(&buffer[at..filled], frame_max) {
+                Ok(Frame::Whole(range)) => {
+                    let range = at + range.start..at + range.end;
+                    at = range.end;
+                    self.handle_frame(id, &mut buffer[range.clone()], index, range.start, now);
+                }
+                Ok(Frame::NeedSize) => break,
+                Ok(Frame::NeedBytes(size)) => {
+                    frame_size = Some(size);
+                    break;
+                }
+                Err(error) => {
+                    self.refuse(id, &error, now);
+                    break;
+                }
+            }
+        }
+        self.broker.turn.push_received(buffer);
+        self.leftovers.push(Leftover { connection: id, buffer: index, at, filled, frame_size });
+    }
+
+    /// After the turn's appends are written: takes the buffers back and posts the next receives.
+    pub(super) fn continue_receiving(&mut self, now: Now) {
+        let mut leftovers = std::mem::take(&mut self.leftovers);
+        for leftover in leftovers.drain(..) {
+            let Some(buffer) = self.broker.turn.take_received(leftover.buffer) else { continue };
+            self.next_receive(leftover, buffer);
+        }
+        self.leftovers = leftovers;
+        self.broker.turn.clear_buffers();
+        self.resume(now);
+    }
+
+    fn may_receive(&self, id: ConnectionId, in_line: usize) -> bool {
+        !self.stopping && in_line < REQUESTS_IN_FLIGHT_MAX && self.io.send_backlog(id) <= SEND_BACKLOG_MAX
+    }
+
+    fn next_receive(&mut self, leftover: Leftover, mut buffer: ReceiveBuffer) {
+        let Leftover { connection: id, at, filled, frame_size, .. } = leftover;
+        let Some(in_line) = self.connection(id).map(|c| c.in_line()) else {
+            self.io.give_buffer(buffer);
+            return;
+        };
+        let rest = filled - at;
+        if !self.may_receive(id, in_line) {
+            self.pause(id, buffer, at..filled, Paused::Room);
+            return;
+        }
+        let was_full = filled == buffer.len();
+        if rest == 0 {
+            let streaming = was_full || (!buffer.is_small() && filled >= SMALL_BUFFER_SIZE);
+            if !streaming {
+                self.io.give_buffer(buffer);
+                self.io.receive(id, None);
+            } else if !buffer.is_small() {
+                self.io.receive(id, Some((buffer, 0)));
+            } else {
+                self.io.give_buffer(buffer);
+                let larger = self.io.take_buffer(STREAM_BUFFER_SIZE).map(|larger| (larger, 0));
+                self.io.receive(id, larger);
+            }
+            return;
+        }
+        let wanted = frame_size.unwrap_or(0);
+        if buffer.is_small() || wanted > buffer.len() {
+            // No more is reserved than a first step, or twice what has really come: a peer's word costs nothing.
+            let least = if was_full { STREAM_BUFFER_SIZE } else { PIECE_BUFFER_SIZE };
+            let size = wanted.min(FRAME_RESERVE_MAX.max(2 * rest)).max(least);
+            match self.io.take_buffer(size) {
+                Some(mut larger) => {
+                    larger[..rest].copy_from_slice(&buffer[at..filled]);
+                    self.io.give_buffer(buffer);
+                    self.io.receive(id, Some((larger, rest)));
+                }
+                None => self.pause(id, buffer, at..filled, Paused::Memory(frame_size)),
+            }
+            return;
+        }
+        buffer.copy_within(at..filled, 0);
+        self.io.receive(id, Some((buffer, rest)));
+    }
+
+    /// Stops receiving for now; what has come is kept.
+    fn pause(&mut self, id: ConnectionId, mut buffer: ReceiveBuffer, unhandled: std::ops::Range<usize>, why: Paused) {
+        let rest = unhandled.len();
+        buffer.copy_within(unhandled, 0);
+        let Some(connection) = self.connection(id) else {
+            self.io.give_buffer(buffer);
+            return;
+        };
+        connection.paused = why;
+        if rest > 0 {
+            connection.held = Some((buffer, rest));
+        } else {
+            self.io.give_buffer(buffer);
+        }
+        self.starved.push(id);
+    }
+
+    /// A receive could not be posted for want of small buffers.
+    pub(super) fn no_buffer(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id) {
+            connection.paused = Paused::Memory(None);
+            self.starved.push(id);
+        }
+    }
+
+    /// Lets connections go on that may receive again. Those that wait for room are named again when a reply leaves.
+    fn resume(&mut self, now: Now) {
+        let mut starved = std::mem::take(&mut self.starved);
+        for id in starved.drain(..) {
+            let Some(in_line) = self.connection(id).map(|c| c.in_line()) else { continue };
+            let may = self.may_receive(id, in_line);
+            let Some(connection) = self.connection(id) else { continue };
+            match connection.paused {
+                Paused::Room if may => {
+                    connection.paused = Paused::No;
+                    match connection.held.take() {
+                        Some((buffer, filled)) => self.received(id, buffer, filled, now),
+                        None => self.io.receive(id, None),
+                    }
+                }
+                Paused::Memory(frame_size) => {
+                    connection.paused = Paused::No;
+                    match connection.held.take() {
+                        Some((buffer, filled)) => {
+                            let leftover = Leftover { connection: id, buffer: 0, at: 0, filled, frame_size };
+                            self.next_receive(leftover, buffer);
+                        }
+                        None => self.io.receive(id, None),
+                    }
+                }
+                _ => {}
+            }
+        }
+        starved.append(&mut self.starved);
+        self.starved = starved;
+    }
+
+    /// Some connection waits for memory or room: the loop must not sleep long.
+    pub(super) fn someone_starves(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// Frames were handled after this turn's flush: the next turn must come at once.
+    pub(super) fn has_leftovers(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+}

@@ -1,0 +1,91 @@
+//! What the data directory says of all its logs (docs/formats/checkpoints.md): the mark of a clean stop and Apache Kafka's
+//! checkpoint files. Read before the shards open their logs, written when all have closed them; the shards themselves
+//! never touch these files.
+
+use std::io;
+use std::path::Path;
+
+use super::Start;
+use super::checkpoint::{self, Offsets};
+use super::roll::ClosedLog;
+use crate::ids::{Offset, TopicId};
+use crate::io::disk::{Disk, Job};
+
+/// Left by a clean stop, removed at start.
+pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+/// Kafka's form of the mark, version 0; we have no broker epoch to note.
+const CLEAN_SHUTDOWN_TEXT: &str = "{\"version\":0,\"brokerEpoch\":-1}";
+
+/// A log that was closed in good order.
+#[derive(Clone, Debug)]
+pub struct ClosedPartition {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub index: i32,
+    /// What it contributes to the checkpoints.
+    pub log: ClosedLog,
+}
+
+/// The checkpoints as found at start. The default knows nothing: every log is scanned from its own checkpoint, or whole.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoints {
+    clean: bool,
+    recovery_points: Offsets,
+    log_starts: Offsets,
+}
+
+impl Checkpoints {
+    /// Reads the checkpoints and takes the mark of a clean stop away: from here on a crash is unclean.
+    pub fn take(disk: &mut dyn Disk) -> io::Result<Checkpoints> {
+        let clean = match disk.read_file(Path::new(CLEAN_SHUTDOWN)) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if clean {
+            disk.run(Job::Remove { path: CLEAN_SHUTDOWN.into() })?;
+        }
+        let mut offsets = |name: &str| -> io::Result<Offsets> {
+            let bytes = match disk.read_file(Path::new(name)) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Offsets::new()),
+                Err(error) => return Err(error),
+            };
+            Ok(std::str::from_utf8(&bytes).ok().and_then(checkpoint::decode).unwrap_or_else(|| {
+                log::warn!("{name} is damaged; logs are checked from their own checkpoints");
+                Offsets::new()
+            }))
+        };
+        let (recovery_points, log_starts) = (offsets(checkpoint::RECOVERY_POINTS)?, offsets(checkpoint::LOG_STARTS)?);
+        Ok(Checkpoints { clean, recovery_points, log_starts })
+    }
+
+    /// What is known of a log before its directory is looked at.
+    pub fn start(&self, topic_id: TopicId, topic: &str, index: i32) -> Start {
+        let key = (topic.to_string(), index);
+        Start {
+            topic_id,
+            log_start: self.log_starts.get(&key).copied(),
+            recovery_point: self.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
+            clean: self.clean,
+        }
+    }
+
+    /// Writes the checkpoints of a clean stop, and its mark last.
+    pub fn write(disk: &mut dyn Disk, closed: &[ClosedPartition]) -> io::Result<()> {
+        let key = |c: &ClosedPartition| (c.topic.clone(), c.index);
+        let ends: Offsets = closed.iter().map(|c| (key(c), c.log.recovery_point)).collect();
+        let starts: Offsets = closed.iter().filter_map(|c| Some((key(c), c.log.log_start_offset?))).collect();
+        for (name, offsets) in [
+            (checkpoint::RECOVERY_POINTS, &ends),
+            (checkpoint::HIGH_WATERMARKS, &ends),
+            (checkpoint::LOG_STARTS, &starts),
+        ] {
+            let bytes = checkpoint::encode(offsets).into_bytes();
+            disk.run(Job::Replace { path: name.into(), bytes, sync: true })?;
+        }
+        let bytes = CLEAN_SHUTDOWN_TEXT.as_bytes().to_vec();
+        disk.run(Job::Replace { path: CLEAN_SHUTDOWN.into(), bytes, sync: true })
+    }
+}
