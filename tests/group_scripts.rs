@@ -24,7 +24,8 @@ use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
 use ringlane::group::record::{Committed, GroupValue, Key, Record, subscribed_topics};
-use ringlane::group::{Append, Caller, Config, Groups, Now, Outcome, Reply, Topics, partition_for};
+use ringlane::group::{Append, Caller, Config, Groups, Outcome, Reply, Topics, partition_for};
+use ringlane::ids::Now;
 use uuid::Uuid;
 
 /// Topics `orders` (id 1) and `clicks` (id 2), three partitions each, until dropped.
@@ -147,7 +148,7 @@ impl World {
             ids,
             topics: TwoTopics(vec!["orders", "clicks"]),
             log: BTreeMap::new(),
-            now: Now { wall_ms: 1_000_000, timer_ms: 0 },
+            now: Now { wall_ms: 1_000_000, monotonic_ns: 0 },
             hold: false,
             held: Vec::new(),
             waiters: 0,
@@ -167,6 +168,15 @@ impl World {
             self.groups.load_done(partition, self.now, &mut out);
         }
         self.settle(out);
+    }
+
+    fn timer_ms(&self) -> i64 {
+        self.now.monotonic_ms() as i64
+    }
+
+    fn set_timer(&mut self, ms: i64) {
+        self.now.wall_ms += ms - self.timer_ms();
+        self.now.monotonic_ns = ms as u64 * 1_000_000;
     }
 
     fn say(&mut self, line: String) {
@@ -221,21 +231,18 @@ impl World {
                 self.say(held.into());
             }
             "advance" => {
-                let until = self.now.timer_ms + args.positional(0).parse::<i64>().unwrap();
+                let until = self.timer_ms() + args.positional(0).parse::<i64>().unwrap();
                 while self.groups.next_deadline_ms() <= until {
-                    let next = self.groups.next_deadline_ms().max(self.now.timer_ms);
-                    self.now.wall_ms += next - self.now.timer_ms;
-                    self.now.timer_ms = next;
+                    self.set_timer(self.groups.next_deadline_ms().max(self.timer_ms()));
                     let mut out = Outcome::default();
                     self.groups.expire(self.now, &mut out);
                     if !out.replies.is_empty() || !out.appends.is_empty() {
-                        self.say(format!("@{}", self.now.timer_ms));
+                        self.say(format!("@{}", self.timer_ms()));
                     }
                     self.settle(out);
                     self.groups.audit().unwrap();
                 }
-                self.now.wall_ms += until - self.now.timer_ms;
-                self.now.timer_ms = until;
+                self.set_timer(until);
             }
             "join" => {
                 let protocols = args.get("protocols").unwrap_or("range:m").split(',').filter(|p| !p.is_empty());

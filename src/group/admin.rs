@@ -17,7 +17,8 @@ use super::classic::{Group, State};
 use super::offsets::tombstone;
 use super::outcome::{Reply, Then, Waiter};
 use super::record::{Record, group_key};
-use super::{Caller, Groups, Now, Outcome, own};
+use super::{Caller, Groups, Outcome, own};
+use crate::ids::Now;
 
 /// All that one may do to a group: read, delete, describe, describe and alter its configuration. There is no authorizer.
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;

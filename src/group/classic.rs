@@ -16,7 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::offsets::Offsets;
 use super::outcome::{Reply, Turn, Waiter};
 use super::record::{GroupValue, MemberValue, Record, group_key, subscribed_topics};
-use super::{NEVER, own};
+use super::{NEVER, own, timer_ms};
 
 /// Protocol type of ordinary consumers; the only one whose subscriptions we can read.
 pub const CONSUMER: &str = "consumer";
@@ -478,7 +478,7 @@ impl Group {
     /// The member was heard of: its session starts anew.
     pub fn renew_session(&mut self, member_id: &StrBytes, turn: &Turn) {
         if let Some(member) = self.members.get_mut(member_id) {
-            member.deadline_ms = turn.now.timer_ms + i64::from(member.session_timeout_ms);
+            member.deadline_ms = timer_ms(turn.now) + i64::from(member.session_timeout_ms);
             let deadline_ms = member.deadline_ms;
             self.want(deadline_ms);
         }

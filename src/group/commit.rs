@@ -19,7 +19,8 @@ use super::classic::{Group, State};
 use super::offsets::{Topics, commit_bytes, committed, metadata_is_too_large, tombstone};
 use super::outcome::{Reply, Then, Turn, Waiter};
 use super::record::{Committed, Record, group_key, offset_key};
-use super::{Caller, Groups, NEVER, Now, Outcome, own};
+use super::{Caller, Groups, NEVER, Outcome, own, timer_ms};
+use crate::ids::Now;
 
 /// Records of one clean-up append: keeps the batch far below `message.max.bytes`.
 const EXPIRED_RECORDS_MAX: usize = 1_000;
@@ -307,7 +308,7 @@ impl Groups {
         let next = self.coordinators.range(self.clean_from..).find(|(_, coordinator)| !coordinator.loading);
         let Some((&partition, coordinator)) = next else {
             self.clean_from = 0;
-            let again_ms = now.timer_ms.saturating_add(self.config.retention_check_interval_ms.max(1));
+            let again_ms = timer_ms(now).saturating_add(self.config.retention_check_interval_ms.max(1));
             self.clean_at_ms = if self.coordinators.is_empty() { NEVER } else { again_ms };
             return;
         };

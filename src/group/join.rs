@@ -8,7 +8,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::classic::{Group, JoinTimer, Member, Parked, State, Terms, join_error, join_reply, sync_error};
 use super::outcome::{StaticRejoin, Then, Turn};
-use super::{Caller, NEVER, own};
+use super::{Caller, NEVER, own, timer_ms};
 
 /// JoinGroup as this coordinator keeps it: owned copies, one entry per protocol name.
 pub(super) struct Joining {
@@ -116,7 +116,7 @@ impl Group {
         match existing {
             Some(old_member_id) => self.replace_static(old_member_id, member_id, joining, turn),
             None if joining.instance_id.is_none() && caller.version >= 4 => {
-                let deadline_ms = turn.now.timer_ms + i64::from(joining.terms.session_timeout_ms);
+                let deadline_ms = timer_ms(turn.now) + i64::from(joining.terms.session_timeout_ms);
                 self.add_pending(member_id.clone(), deadline_ms);
                 joining.refuse(&member_id, ResponseError::MemberIdRequired, turn);
             }
@@ -141,7 +141,7 @@ impl Group {
             is_new: true,
             joining: Some(joining.parked),
             syncing: None,
-            deadline_ms: turn.now.timer_ms + turn.config.new_member_join_timeout_ms,
+            deadline_ms: timer_ms(turn.now) + turn.config.new_member_join_timeout_ms,
         };
         self.add(member, &joining.protocol_type);
         self.rebalance_or_complete(&reason, turn);
@@ -228,7 +228,7 @@ impl Group {
         }
         member.id = new_id.clone();
         member.is_new = false;
-        member.deadline_ms = turn.now.timer_ms + i64::from(member.session_timeout_ms);
+        member.deadline_ms = timer_ms(turn.now) + i64::from(member.session_timeout_ms);
         let protocol_type = self.protocol_type.clone().unwrap_or_default();
         if was_leader {
             self.leader = Some(new_id.clone());
@@ -295,7 +295,7 @@ impl Group {
         if initial {
             let delay_ms = turn.config.initial_rebalance_delay_ms;
             let remaining_ms = (self.rebalance_timeout_ms() - delay_ms).max(0);
-            let deadline_ms = turn.now.timer_ms + delay_ms;
+            let deadline_ms = timer_ms(turn.now) + delay_ms;
             self.set_join_timer(JoinTimer::Initial { deadline_ms, delay_ms, remaining_ms });
         } else if self.all_members_joined() {
             self.complete_join(turn);
@@ -306,7 +306,7 @@ impl Group {
 
     fn await_members(&mut self, turn: &mut Turn) {
         // At least a moment, so that a timeout of zero cannot keep the caller busy for ever.
-        let deadline_ms = turn.now.timer_ms + self.rebalance_timeout_ms().max(1);
+        let deadline_ms = timer_ms(turn.now) + self.rebalance_timeout_ms().max(1);
         self.set_join_timer(JoinTimer::Rebalance { deadline_ms });
     }
 
@@ -324,7 +324,7 @@ impl Group {
                 self.new_member_added = false;
                 let next_ms = turn.config.initial_rebalance_delay_ms.min(remaining_ms);
                 self.set_join_timer(JoinTimer::Initial {
-                    deadline_ms: turn.now.timer_ms + next_ms,
+                    deadline_ms: timer_ms(turn.now) + next_ms,
                     delay_ms: next_ms,
                     remaining_ms: (remaining_ms - delay_ms).max(0),
                 });
@@ -395,7 +395,7 @@ impl Group {
             }
             self.pending_sync.insert(member_id);
         }
-        self.set_sync_deadline(turn.now.timer_ms + self.rebalance_timeout_ms());
+        self.set_sync_deadline(timer_ms(turn.now) + self.rebalance_timeout_ms());
     }
 }
 

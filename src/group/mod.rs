@@ -26,6 +26,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use crate::ids::Now;
 use classic::{Group, join_error, join_reply, sync_error};
 use join::Joining;
 use outcome::{Pending, Then, Turn, append_error, code};
@@ -83,12 +84,10 @@ impl Default for Config {
     }
 }
 
-/// Two times, because they are used for two things: stamps in records follow the wall clock, sessions must not end early
-/// because somebody set it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    pub wall_ms: i64,
-    pub timer_ms: i64,
+/// Sessions and rebalances follow the clock that never goes back: nobody is put out because somebody set the time. Stamps
+/// in records, and retention by them, follow the wall clock.
+fn timer_ms(now: Now) -> i64 {
+    now.monotonic_ms() as i64
 }
 
 /// Who sends a request, and where its reply goes.
@@ -236,7 +235,7 @@ impl Groups {
             });
         }
         if self.clean_at_ms == NEVER {
-            self.clean_at_ms = now.timer_ms + self.config.retention_check_interval_ms;
+            self.clean_at_ms = timer_ms(now) + self.config.retention_check_interval_ms;
         }
     }
 
@@ -421,12 +420,12 @@ impl Groups {
     /// Acts on every deadline that has come: sessions, rebalances, then one partition's expired offsets.
     pub fn expire(&mut self, now: Now, out: &mut Outcome) {
         while let Some((at, partition, group)) = self.deadlines.first().cloned() {
-            if at > now.timer_ms {
+            if at > timer_ms(now) {
                 break;
             }
             self.with_group(partition, &group, now, out, |group, turn| group.expire(turn));
         }
-        if self.clean_at_ms <= now.timer_ms {
+        if self.clean_at_ms <= timer_ms(now) {
             self.clean(now, out);
         }
     }

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::classic::{Group, State};
 use super::record::{Committed, Record, offset_key};
-use super::{Config, Now, own};
+use super::{Config, own};
+use crate::ids::Now;
 
 /// Rough cost of one committed offset in memory beside its metadata, and of one topic of a group beside its name.
 const OFFSET_BYTES: usize = 96;
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn bytes_return_to_zero() {
         let mut offsets = Offsets::default();
-        let now = Now { wall_ms: 0, timer_ms: 0 };
+        let now = Now::default();
         for (topic, partition) in [("a", 0), ("a", 1), ("b", 0), ("a", 0)] {
             offsets.put(&own(topic), partition, committed(1, -1, Some(&own("some metadata")), -1, now));
         }

@@ -13,9 +13,10 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::Config;
 use super::classic::Terms;
 use super::record::{Committed, Record};
-use super::{Config, Now};
+use crate::ids::Now;
 
 /// Names one request that waits for its reply. Opaque here: the caller chooses it and gets it back with the reply.
 pub type Waiter = u64;

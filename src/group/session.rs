@@ -15,7 +15,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::classic::{Group, Parked, State, sync_error};
 use super::join::answer_removed;
 use super::outcome::{Reply, Then, Turn, code};
-use super::{Caller, NEVER, own};
+use super::{Caller, NEVER, own, timer_ms};
 
 impl Group {
     pub fn sync(&mut self, caller: &Caller, request: &SyncGroupRequest, turn: &mut Turn) {
@@ -172,7 +172,7 @@ impl Group {
 
     /// Acts on everything that is due, in the order in which it fell due.
     pub fn expire(&mut self, turn: &mut Turn) {
-        let now_ms = turn.now.timer_ms;
+        let now_ms = timer_ms(turn.now);
         let mut due: Vec<(i64, Due)> = Vec::new();
         let members = self.members.values().map(|member| (member.deadline_ms, &member.id));
         let pending = self.pending_members().iter().map(|(id, deadline_ms)| (*deadline_ms, id));
@@ -199,7 +199,7 @@ impl Group {
     }
 
     fn member_expired(&mut self, member_id: &StrBytes, turn: &mut Turn) {
-        let now_ms = turn.now.timer_ms;
+        let now_ms = timer_ms(turn.now);
         if self.pending_members().get(member_id).is_some_and(|deadline_ms| *deadline_ms <= now_ms) {
             self.take_pending(member_id);
             if self.state == State::PreparingRebalance && self.all_members_joined() {

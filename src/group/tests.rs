@@ -45,7 +45,7 @@ impl World {
             last += 1;
             Uuid::from_u128(last)
         };
-        let now = Now { wall_ms: 1_000_000, timer_ms: 0 };
+        let now = Now { wall_ms: 1_000_000, monotonic_ns: 0 };
         let mut groups = Groups::new(config, Box::new(new_id));
         let mut out = Outcome::default();
         for partition in 0..50 {
@@ -81,17 +81,19 @@ impl World {
     }
 
     fn advance(&mut self, by_ms: i64) {
-        let until = self.now.timer_ms + by_ms;
+        let until = timer_ms(self.now) + by_ms;
         while self.groups.next_deadline_ms() <= until {
-            let next = self.groups.next_deadline_ms().max(self.now.timer_ms);
-            self.now.wall_ms += next - self.now.timer_ms;
-            self.now.timer_ms = next;
+            self.set_timer(self.groups.next_deadline_ms().max(timer_ms(self.now)));
             let mut out = Outcome::default();
             self.groups.expire(self.now, &mut out);
             self.settle(out, Ok(()));
         }
-        self.now.wall_ms += until - self.now.timer_ms;
-        self.now.timer_ms = until;
+        self.set_timer(until);
+    }
+
+    fn set_timer(&mut self, ms: i64) {
+        self.now.wall_ms += ms - timer_ms(self.now);
+        self.now.monotonic_ns = ms as u64 * 1_000_000;
     }
 
     fn join(&mut self, group: &str, member_id: StrBytes, instance: Option<&str>, metadata: usize, version: i16) {
