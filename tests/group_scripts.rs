@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -26,6 +25,7 @@ use kafka_protocol::protocol::StrBytes;
 use ringlane::group::record::{Committed, GroupValue, Key, Record, subscribed_topics};
 use ringlane::group::{Append, Caller, Config, Groups, Outcome, Reply, Topics, partition_for};
 use ringlane::ids::Now;
+use ringlane::wire::ErrorCode;
 use uuid::Uuid;
 
 /// Topics `orders` (id 1) and `clicks` (id 2), three partitions each, until dropped.
@@ -111,7 +111,7 @@ fn short(id: &str) -> String {
 }
 
 fn error(code: i16) -> String {
-    code.err().map_or_else(|| "ok".into(), |error| format!("{error:?}"))
+    if code == 0 { "ok".into() } else { format!("{:?}", ErrorCode::from_code(code).expect("a code of Kafka's")) }
 }
 
 fn bytes(bytes: &[u8]) -> String {
@@ -215,9 +215,9 @@ impl World {
             "release" | "fail" => {
                 let result = match args.positional(0) {
                     "" => Ok(()),
-                    "NotLeaderOrFollower" => Err(ResponseError::NotLeaderOrFollower),
-                    "MessageTooLarge" => Err(ResponseError::MessageTooLarge),
-                    "NotEnoughReplicas" => Err(ResponseError::NotEnoughReplicas),
+                    "NotLeaderOrFollower" => Err(ErrorCode::NotLeaderOrFollower),
+                    "MessageTooLarge" => Err(ErrorCode::MessageTooLarge),
+                    "NotEnoughReplicas" => Err(ErrorCode::NotEnoughReplicas),
                     other => panic!("unknown error {other}"),
                 };
                 self.hold = false;
@@ -485,7 +485,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self, append: Append, result: Result<(), ResponseError>, out: &mut Outcome) {
+    fn finish(&mut self, append: Append, result: Result<(), ErrorCode>, out: &mut Outcome) {
         for record in append.records {
             let line = describe_record(&record);
             match result {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::list_groups_response::ListedGroup;
@@ -19,6 +18,7 @@ use super::outcome::{Reply, Then, Waiter};
 use super::record::{Record, group_key};
 use super::{Caller, Groups, Outcome, own};
 use crate::ids::Now;
+use crate::wire::ErrorCode;
 
 /// All that one may do to a group: read, delete, describe, describe and alter its configuration. There is no authorizer.
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
@@ -57,7 +57,7 @@ impl Groups {
     /// The groups of this shard. Filters are compared without regard to case; an unknown one matches nothing.
     pub fn list(&self, request: &ListGroupsRequest) -> ListGroupsResponse {
         if self.coordinators.values().any(|coordinator| coordinator.loading) {
-            return ListGroupsResponse::default().with_error_code(ResponseError::CoordinatorLoadInProgress.code());
+            return ListGroupsResponse::default().with_error_code(ErrorCode::CoordinatorLoadInProgress.code());
         }
         let matches = |filter: &[StrBytes], value: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(value))
@@ -84,8 +84,8 @@ impl Groups {
         let mut doomed: BTreeMap<i32, (Vec<Record>, Vec<StrBytes>)> = BTreeMap::new();
         for group_id in &request.groups_names {
             let found = self.route(group_id).and_then(|partition| {
-                let group = self.group(partition, group_id).ok_or(ResponseError::GroupIdNotFound)?;
-                if group.state == State::Empty { Ok(group) } else { Err(ResponseError::NonEmptyGroup) }
+                let group = self.group(partition, group_id).ok_or(ErrorCode::GroupIdNotFound)?;
+                if group.state == State::Empty { Ok(group) } else { Err(ErrorCode::NonEmptyGroup) }
             });
             if let Ok(group) = found {
                 let (records, groups) = doomed.entry(group.partition).or_default();
@@ -116,7 +116,7 @@ impl Groups {
         partition: i32,
         deletion: u64,
         groups: Vec<StrBytes>,
-        result: Result<(), ResponseError>,
+        result: Result<(), ErrorCode>,
         out: &mut Outcome,
     ) {
         if result.is_ok() {
@@ -168,6 +168,6 @@ fn describe_missing(group_id: &StrBytes, version: i16) -> DescribedGroup {
     if version < 6 {
         return dead;
     }
-    dead.with_error_code(ResponseError::GroupIdNotFound.code())
+    dead.with_error_code(ErrorCode::GroupIdNotFound.code())
         .with_error_message(Some(StrBytes::from_string(format!("Group {group_id} not found."))))
 }

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupResponse, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -17,6 +16,7 @@ use super::offsets::Offsets;
 use super::outcome::{Reply, Turn, Waiter};
 use super::record::{GroupValue, MemberValue, Record, group_key, subscribed_topics};
 use super::{NEVER, own, timer_ms};
+use crate::wire::ErrorCode;
 
 /// Protocol type of ordinary consumers; the only one whose subscriptions we can read.
 pub const CONSUMER: &str = "consumer";
@@ -25,6 +25,10 @@ pub const CONSUMER: &str = "consumer";
 const GROUP_BYTES: usize = 768;
 const MEMBER_BYTES: usize = 512;
 const PENDING_BYTES: usize = 160;
+
+pub(super) fn protocol_bytes(protocols: &[(StrBytes, Bytes)]) -> usize {
+    protocols.iter().map(|(name, metadata)| 96 + name.len() + metadata.len()).sum()
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -95,14 +99,13 @@ impl Member {
     }
 
     pub fn bytes(&self) -> usize {
-        let protocols: usize = self.protocols.iter().map(|(name, metadata)| 96 + name.len() + metadata.len()).sum();
         // The id is held three times: as key, in the member, and in the timer or the set of members that owe a sync.
         MEMBER_BYTES
             + 3 * self.id.len()
             + 2 * self.instance_id.as_ref().map_or(0, |id| id.len())
             + self.client_id.len()
             + self.client_host.len()
-            + protocols
+            + protocol_bytes(&self.protocols)
             + self.assignment.len()
     }
 
@@ -306,15 +309,15 @@ impl Group {
     }
 
     /// Is this member who it says it is?
-    pub fn check_member(&self, member_id: &StrBytes, instance_id: Option<&StrBytes>) -> Result<(), ResponseError> {
+    pub fn check_member(&self, member_id: &StrBytes, instance_id: Option<&StrBytes>) -> Result<(), ErrorCode> {
         if let Some(instance_id) = instance_id {
             match self.static_members.get(instance_id) {
-                None => return Err(ResponseError::UnknownMemberId),
-                Some(existing) if existing != member_id => return Err(ResponseError::FencedInstanceId),
+                None => return Err(ErrorCode::UnknownMemberId),
+                Some(existing) if existing != member_id => return Err(ErrorCode::FencedInstanceId),
                 Some(_) => {}
             }
         }
-        if self.members.contains_key(member_id) { Ok(()) } else { Err(ResponseError::UnknownMemberId) }
+        if self.members.contains_key(member_id) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
     }
 
     /// The longest wait any member allows for a rebalance.
@@ -527,7 +530,7 @@ impl Group {
     }
 
     /// The group could not be made known: everyone who waits in it must look for a coordinator again.
-    pub fn abandon(&mut self, error: ResponseError, turn: &mut Turn) {
+    pub fn abandon(&mut self, error: ErrorCode, turn: &mut Turn) {
         let member_ids: Vec<StrBytes> = self.members.keys().cloned().collect();
         for member_id in member_ids {
             self.answer_join(&member_id, join_error(&StrBytes::default(), error), turn);
@@ -581,13 +584,13 @@ pub(super) fn join_reply(version: i16, mut response: JoinGroupResponse) -> Reply
 }
 
 /// A refusal of JoinGroup.
-pub(super) fn join_error(member_id: &StrBytes, error: ResponseError) -> JoinGroupResponse {
+pub(super) fn join_error(member_id: &StrBytes, error: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse::default()
         .with_error_code(error.code())
         .with_member_id(member_id.clone())
         .with_protocol_name(None)
 }
 
-pub(super) fn sync_error(error: ResponseError) -> SyncGroupResponse {
+pub(super) fn sync_error(error: ErrorCode) -> SyncGroupResponse {
     SyncGroupResponse::default().with_error_code(error.code())
 }

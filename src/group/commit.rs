@@ -1,7 +1,6 @@
 //! OffsetCommit, OffsetFetch and OffsetDelete over all groups of this shard, and the clean-up of expired offsets. Which
 //! offset may be committed or forgotten is decided in `offsets`; here requests are taken apart and put together again.
 
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -21,6 +20,7 @@ use super::outcome::{Reply, Then, Turn, Waiter};
 use super::record::{Committed, Record, group_key, offset_key};
 use super::{Caller, Groups, NEVER, Outcome, own, timer_ms};
 use crate::ids::Now;
+use crate::wire::ErrorCode;
 
 /// Records of one clean-up append: keeps the batch far below `message.max.bytes`.
 const EXPIRED_RECORDS_MAX: usize = 1_000;
@@ -38,9 +38,9 @@ impl Groups {
         let mut accepted = Vec::new();
         for topic in &request.topics {
             let (name, unknown) = if caller.version >= 10 {
-                (topics.topic_name(topic.topic_id), ResponseError::UnknownTopicId)
+                (topics.topic_name(topic.topic_id), ErrorCode::UnknownTopicId)
             } else {
-                (Some(topic.name.0.clone()), ResponseError::UnknownTopicOrPartition)
+                (Some(topic.name.0.clone()), ErrorCode::UnknownTopicOrPartition)
             };
             let mut answer = OffsetCommitResponseTopic::default()
                 .with_name(TopicName(name.clone().unwrap_or_default()))
@@ -52,11 +52,9 @@ impl Groups {
                 let result = match &known {
                     None => Err(unknown),
                     Some(name) if !topics.has_partition(name, partition.partition_index) => {
-                        Err(ResponseError::UnknownTopicOrPartition)
+                        Err(ErrorCode::UnknownTopicOrPartition)
                     }
-                    Some(_) if metadata_is_too_large(metadata, &self.config) => {
-                        Err(ResponseError::OffsetMetadataTooLarge)
-                    }
+                    Some(_) if metadata_is_too_large(metadata, &self.config) => Err(ErrorCode::OffsetMetadataTooLarge),
                     Some(name) => {
                         let (offset, epoch) = (partition.committed_offset, partition.committed_leader_epoch);
                         let committed = committed(offset, epoch, metadata, request.retention_time_ms, now);
@@ -105,7 +103,7 @@ impl Groups {
         accepted: &[(StrBytes, i32, Committed)],
         now: Now,
         out: &mut Outcome,
-    ) -> Result<i32, ResponseError> {
+    ) -> Result<i32, ErrorCode> {
         let partition = self.route(&request.group_id)?;
         let check = |group: &mut Group, turn: &mut Turn| {
             group.check_commit(request)?;
@@ -118,8 +116,8 @@ impl Groups {
             Some(result) => result?,
             // A consumer without a group, or a tool: the group comes to be with its first offset.
             None if request.generation_id_or_member_epoch < 0 => {}
-            None if caller.version >= 9 => return Err(ResponseError::GroupIdNotFound),
-            None => return Err(ResponseError::IllegalGeneration),
+            None if caller.version >= 9 => return Err(ErrorCode::GroupIdNotFound),
+            None => return Err(ErrorCode::IllegalGeneration),
         }
         let growth: usize = accepted.iter().map(|(topic, _, new)| commit_bytes(topic, Some(&new.metadata))).sum();
         if self.group_bytes() + growth > self.config.group_bytes_max {
@@ -127,7 +125,7 @@ impl Groups {
             let is_known =
                 |topic: &StrBytes, of: i32| group.is_some_and(|group| group.offsets.get(topic, of).is_some());
             if !accepted.iter().all(|(topic, of, _)| is_known(topic, *of)) {
-                return Err(ResponseError::CoordinatorLoadInProgress);
+                return Err(ErrorCode::CoordinatorLoadInProgress);
             }
         }
         Ok(partition)
@@ -140,7 +138,7 @@ impl Groups {
         group: &StrBytes,
         (waiter, mut response): (Waiter, OffsetCommitResponse),
         offsets: Vec<(StrBytes, i32, Committed)>,
-        result: Result<(), ResponseError>,
+        result: Result<(), ErrorCode>,
         now: Now,
         out: &mut Outcome,
     ) {
@@ -221,12 +219,12 @@ impl Groups {
         now: Now,
         out: &mut Outcome,
     ) {
-        let refuse = |error: ResponseError| OffsetDeleteResponse::default().with_error_code(error.code());
+        let refuse = |error: ErrorCode| OffsetDeleteResponse::default().with_error_code(error.code());
         let found = if request.group_id.is_empty() {
-            Err(ResponseError::InvalidGroupId)
+            Err(ErrorCode::InvalidGroupId)
         } else {
             self.route(&request.group_id).and_then(|partition| {
-                let group = self.group(partition, &request.group_id).ok_or(ResponseError::GroupIdNotFound)?;
+                let group = self.group(partition, &request.group_id).ok_or(ErrorCode::GroupIdNotFound)?;
                 group.check_offset_delete()?;
                 Ok((partition, group))
             })
@@ -242,9 +240,9 @@ impl Groups {
         let mut keys = Vec::new();
         for topic in &request.topics {
             let result = if !topics.has_topic(&topic.name) {
-                Err(ResponseError::UnknownTopicOrPartition)
+                Err(ErrorCode::UnknownTopicOrPartition)
             } else if group.is_subscribed_to(&topic.name.0) {
-                Err(ResponseError::GroupSubscribedToTopic)
+                Err(ErrorCode::GroupSubscribedToTopic)
             } else {
                 Ok(())
             };
@@ -274,7 +272,7 @@ impl Groups {
         group: &StrBytes,
         (waiter, response): (Waiter, OffsetDeleteResponse),
         keys: Vec<(StrBytes, i32)>,
-        result: Result<(), ResponseError>,
+        result: Result<(), ErrorCode>,
         out: &mut Outcome,
     ) {
         let response = match result {
@@ -388,7 +386,7 @@ fn has_errors(response: &OffsetCommitResponse) -> bool {
 }
 
 /// What was acceptable by itself fails together; errors found before stay.
-fn fail_commit(response: &mut OffsetCommitResponse, error: ResponseError) {
+fn fail_commit(response: &mut OffsetCommitResponse, error: ErrorCode) {
     let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
     for partition in partitions.filter(|partition| partition.error_code == 0) {
         partition.error_code = error.code();
@@ -406,7 +404,7 @@ fn fetch_topic(
     } else {
         match topics.topic_name(asked.topic_id) {
             Some(name) => (name, 0),
-            None => (StrBytes::default(), ResponseError::UnknownTopicId.code()),
+            None => (StrBytes::default(), ErrorCode::UnknownTopicId.code()),
         }
     };
     let found = |index: i32| group.and_then(|group| group.offsets.get(&name, index));

@@ -1,14 +1,21 @@
 //! JoinGroup and the rebalance it drives: who may join, when the join phase ends, who leads. Pure: a group, an input and
 //! the time make replies, records and deadlines. The order of checks is Kafka's, because clients see which error wins.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{JoinGroupRequest, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::classic::{Group, JoinTimer, Member, Parked, State, Terms, join_error, join_reply, sync_error};
+use super::classic::{
+    Group, JoinTimer, Member, Parked, State, Terms, join_error, join_reply, protocol_bytes, sync_error,
+};
 use super::outcome::{StaticRejoin, Then, Turn};
 use super::{Caller, NEVER, own, timer_ms};
+use crate::wire::ErrorCode;
+
+/// How much of a client's name goes into its member id.
+const MEMBER_ID_PREFIX_CHARS_MAX: usize = 1_000;
 
 /// JoinGroup as this coordinator keeps it: owned copies, one entry per protocol name.
 pub(super) struct Joining {
@@ -22,12 +29,10 @@ pub(super) struct Joining {
 
 impl Joining {
     pub fn new(caller: &Caller, request: &JoinGroupRequest) -> Joining {
-        let mut protocols: Vec<(StrBytes, Bytes)> = Vec::with_capacity(request.protocols.len().min(16));
-        for protocol in &request.protocols {
-            if !protocols.iter().any(|(name, _)| *name == protocol.name) {
-                protocols.push((own(&protocol.name), Bytes::copy_from_slice(&protocol.metadata)));
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let named_first = request.protocols.iter().filter(|protocol| seen.insert(&protocol.name));
+        let protocols: Vec<(StrBytes, Bytes)> =
+            named_first.map(|protocol| (own(&protocol.name), Bytes::copy_from_slice(&protocol.metadata))).collect();
         Joining {
             member_id: own(&request.member_id),
             instance_id: request.group_instance_id.as_deref().map(own),
@@ -49,20 +54,17 @@ impl Joining {
 
     /// How much more memory this request asks for than its member holds already.
     pub fn growth(&self, group: Option<&Group>) -> usize {
-        let bytes = |protocols: &[(StrBytes, Bytes)]| -> usize {
-            protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
-        };
         let by_instance =
             |group: &Group| self.instance_id.as_ref().and_then(|id| group.static_members.get(id).cloned());
         let member = group
             .and_then(|group| group.members.get(&self.member_id).or_else(|| group.members.get(&by_instance(group)?)));
         match member {
-            Some(member) => bytes(&self.terms.protocols).saturating_sub(bytes(&member.protocols)),
-            None => bytes(&self.terms.protocols).max(1),
+            Some(member) => protocol_bytes(&self.terms.protocols).saturating_sub(protocol_bytes(&member.protocols)),
+            None => protocol_bytes(&self.terms.protocols).max(1),
         }
     }
 
-    fn refuse(&self, member_id: &StrBytes, error: ResponseError, turn: &mut Turn) {
+    fn refuse(&self, member_id: &StrBytes, error: ErrorCode, turn: &mut Turn) {
         turn.reply(self.parked.waiter, join_reply(self.parked.version, join_error(member_id, error)));
     }
 }
@@ -73,18 +75,18 @@ impl Group {
         if !self.has_room_for(&joining.member_id, turn) {
             // The last to rejoin a group that shrank below its size is pushed out here.
             if let Some(member) = self.remove(&joining.member_id) {
-                answer_removed(member, ResponseError::GroupMaxSizeReached, turn);
+                answer_removed(member, ErrorCode::GroupMaxSizeReached, turn);
             }
-            joining.refuse(&nobody, ResponseError::GroupMaxSizeReached, turn);
+            joining.refuse(&nobody, ErrorCode::GroupMaxSizeReached, turn);
             self.complete_if_all_joined(turn);
         } else if !self.supports(&joining.protocol_type, &joining.terms.protocols) {
-            joining.refuse(&joining.member_id.clone(), ResponseError::InconsistentGroupProtocol, turn);
+            joining.refuse(&joining.member_id.clone(), ErrorCode::InconsistentGroupProtocol, turn);
         } else if joining.member_id.is_empty() {
             self.join_unknown(caller, joining, turn);
         } else if self.pending_members().contains_key(&joining.member_id) {
             if joining.instance_id.is_some() {
                 // Ids are only handed out in advance to members without an instance id: this client is broken.
-                joining.refuse(&joining.member_id.clone(), ResponseError::UnknownServerError, turn);
+                joining.refuse(&joining.member_id.clone(), ErrorCode::UnknownServerError, turn);
             } else {
                 self.admit(caller, joining.member_id.clone(), joining, turn);
             }
@@ -111,6 +113,8 @@ impl Group {
 
     fn join_unknown(&mut self, caller: &Caller, joining: Joining, turn: &mut Turn) {
         let prefix = joining.instance_id.as_deref().unwrap_or(caller.client_id);
+        // A string of the protocol ends at 32,767 bytes: a name that long leaves no room for the id.
+        let prefix: String = prefix.chars().take(MEMBER_ID_PREFIX_CHARS_MAX).collect();
         let member_id = StrBytes::from_string(format!("{prefix}-{}", (turn.new_id)().hyphenated()));
         let existing = joining.instance_id.as_ref().and_then(|id| self.static_members.get(id).cloned());
         match existing {
@@ -118,7 +122,7 @@ impl Group {
             None if joining.instance_id.is_none() && caller.version >= 4 => {
                 let deadline_ms = timer_ms(turn.now) + i64::from(joining.terms.session_timeout_ms);
                 self.add_pending(member_id.clone(), deadline_ms);
-                joining.refuse(&member_id, ResponseError::MemberIdRequired, turn);
+                joining.refuse(&member_id, ErrorCode::MemberIdRequired, turn);
             }
             None => self.admit(caller, member_id, joining, turn),
         }
@@ -157,7 +161,7 @@ impl Group {
             // The leader rejoins when something changed that members' metadata does not show, such as partitions.
             State::Stable => changed || self.is_leader(&member_id),
             State::Empty => {
-                joining.refuse(&member_id, ResponseError::UnknownMemberId, turn);
+                joining.refuse(&member_id, ErrorCode::UnknownMemberId, turn);
                 return;
             }
         };
@@ -179,7 +183,7 @@ impl Group {
             before = member.joining.replace(joining.parked);
         });
         if let Some(before) = before {
-            let response = join_error(member_id, ResponseError::RebalanceInProgress);
+            let response = join_error(member_id, ErrorCode::RebalanceInProgress);
             turn.reply(before.waiter, join_reply(before.version, response));
         }
     }
@@ -220,11 +224,11 @@ impl Group {
         let mut member = self.remove(old_id)?;
         let terms = member.terms();
         if let Some(parked) = member.joining.take() {
-            let response = join_error(old_id, ResponseError::FencedInstanceId);
+            let response = join_error(old_id, ErrorCode::FencedInstanceId);
             turn.reply(parked.waiter, join_reply(parked.version, response));
         }
         if let Some(parked) = member.syncing.take() {
-            turn.reply(parked.waiter, super::Reply::SyncGroup(sync_error(ResponseError::FencedInstanceId)));
+            turn.reply(parked.waiter, super::Reply::SyncGroup(sync_error(ErrorCode::FencedInstanceId)));
         }
         member.id = new_id.clone();
         member.is_new = false;
@@ -240,7 +244,7 @@ impl Group {
         Some(terms)
     }
 
-    pub fn static_rejoined(&mut self, rejoin: StaticRejoin, result: Result<(), ResponseError>, turn: &mut Turn) {
+    pub fn static_rejoined(&mut self, rejoin: StaticRejoin, result: Result<(), ErrorCode>, turn: &mut Turn) {
         let StaticRejoin { member_id, old_member_id, old_leader, version, .. } = rejoin;
         if let Err(error) = result {
             let mut response = self.generation_response(&member_id);
@@ -285,7 +289,7 @@ impl Group {
     pub fn prepare_rebalance(&mut self, reason: &str, turn: &mut Turn) {
         if self.state == State::CompletingRebalance {
             // Those who wait for their assignment must rejoin.
-            self.hand_out(|_| Bytes::new(), Some(ResponseError::RebalanceInProgress), turn);
+            self.hand_out(|_| Bytes::new(), Some(ErrorCode::RebalanceInProgress), turn);
         }
         self.pending_sync.clear();
         self.sync_deadline_ms = NEVER;
@@ -340,7 +344,7 @@ impl Group {
         let removed: Vec<StrBytes> = self.members.values().filter(absent).map(|member| member.id.clone()).collect();
         for member_id in &removed {
             if let Some(member) = self.remove(member_id) {
-                answer_removed(member, ResponseError::UnknownMemberId, turn);
+                answer_removed(member, ErrorCode::UnknownMemberId, turn);
             }
         }
         if !removed.is_empty() {
@@ -400,7 +404,7 @@ impl Group {
 }
 
 /// Whoever is put out of a group while it waits is told so.
-pub(super) fn answer_removed(member: Member, error: ResponseError, turn: &mut Turn) {
+pub(super) fn answer_removed(member: Member, error: ErrorCode, turn: &mut Turn) {
     if let Some(parked) = member.joining {
         let response = join_error(&StrBytes::default(), error);
         turn.reply(parked.waiter, join_reply(parked.version, response));

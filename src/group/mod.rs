@@ -19,7 +19,6 @@ mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest,
 };
@@ -27,10 +26,11 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::ids::Now;
+use crate::wire::{DecodeError, ErrorCode};
 use classic::{Group, join_error, join_reply, sync_error};
 use join::Joining;
 use outcome::{Pending, Then, Turn, append_error, code};
-use record::{Committed, GroupValue, Key, Malformed, Record};
+use record::{Committed, GroupValue, Key, Record};
 
 pub use classic::State;
 pub use offsets::Topics;
@@ -180,7 +180,7 @@ impl Groups {
     }
 
     /// One record of the partition's log, in order.
-    pub fn replay(&mut self, partition: i32, key: &[u8], value: Option<&[u8]>) -> Result<(), Malformed> {
+    pub fn replay(&mut self, partition: i32, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
         match (Key::decode(key)?, value) {
             (Key::Other(version), _) => log::debug!("{OFFSETS_TOPIC}-{partition}: key version {version} is not for us"),
             (Key::Group { group }, Some(value)) => {
@@ -242,7 +242,7 @@ impl Groups {
     /// The partition moved away: whoever waits is sent to look for the new coordinator.
     pub fn unload(&mut self, partition: i32, now: Now, out: &mut Outcome) {
         for id in self.pending.of_partition(partition) {
-            self.appended(id, Err(ResponseError::NotCoordinator), now, out);
+            self.appended(id, Err(ErrorCode::NotCoordinator), now, out);
         }
         let Some(mut coordinator) = self.coordinators.remove(&partition) else { return };
         for group in coordinator.groups.values_mut() {
@@ -250,11 +250,11 @@ impl Groups {
             self.deadlines.remove(&(group.armed_ms, partition, group.id.clone()));
             for member in std::mem::take(&mut group.members).into_values() {
                 if let Some(parked) = member.joining {
-                    let response = join_error(&member.id, ResponseError::NotCoordinator);
+                    let response = join_error(&member.id, ErrorCode::NotCoordinator);
                     out.replies.push((parked.waiter, join_reply(parked.version, response)));
                 }
                 if let Some(parked) = member.syncing {
-                    out.replies.push((parked.waiter, Reply::SyncGroup(sync_error(ResponseError::NotCoordinator))));
+                    out.replies.push((parked.waiter, Reply::SyncGroup(sync_error(ErrorCode::NotCoordinator))));
                 }
             }
         }
@@ -274,14 +274,14 @@ impl Groups {
         request: &JoinGroupRequest,
         now: Now,
         out: &mut Outcome,
-    ) -> Result<(), (StrBytes, ResponseError)> {
+    ) -> Result<(), (StrBytes, ErrorCode)> {
         let own_id = |error| (request.member_id.clone(), error);
         let sessions = self.config.session_timeout_ms_min..=self.config.session_timeout_ms_max;
         if request.group_id.is_empty() {
-            return Err(own_id(ResponseError::InvalidGroupId));
+            return Err(own_id(ErrorCode::InvalidGroupId));
         }
         if !sessions.contains(&request.session_timeout_ms) {
-            return Err(own_id(ResponseError::InvalidSessionTimeout));
+            return Err(own_id(ErrorCode::InvalidSessionTimeout));
         }
         let partition = self.route(&request.group_id).map_err(|error| (StrBytes::default(), error))?;
         let joining = Joining::new(caller, request);
@@ -289,16 +289,16 @@ impl Groups {
         let is_new = existing.is_none();
         if is_new {
             if !request.member_id.is_empty() {
-                return Err(own_id(ResponseError::UnknownMemberId));
+                return Err(own_id(ErrorCode::UnknownMemberId));
             }
             // A group that its first member could not join is not worth keeping.
             if joining.protocol_type.is_empty() || joining.terms.protocols.is_empty() {
-                return Err((StrBytes::default(), ResponseError::InconsistentGroupProtocol));
+                return Err((StrBytes::default(), ErrorCode::InconsistentGroupProtocol));
             }
         }
         let growth = joining.growth(existing);
         if growth > 0 && self.group_bytes() + growth > self.config.group_bytes_max {
-            return Err((StrBytes::default(), ResponseError::CoordinatorLoadInProgress));
+            return Err((StrBytes::default(), ErrorCode::CoordinatorLoadInProgress));
         }
         if is_new {
             self.create(partition, &request.group_id, now);
@@ -316,18 +316,18 @@ impl Groups {
     pub fn sync(&mut self, caller: &Caller, request: &SyncGroupRequest, now: Now, out: &mut Outcome) {
         let assigned: usize = request.assignments.iter().map(|given| given.assignment.len()).sum();
         let refused = if request.group_id.is_empty() {
-            ResponseError::InvalidGroupId
+            ErrorCode::InvalidGroupId
         } else if assigned > 0 && self.group_bytes() + assigned > self.config.group_bytes_max {
             // Members take COORDINATOR_LOAD_IN_PROGRESS as fatal here, this one as "try again".
-            ResponseError::CoordinatorNotAvailable
+            ErrorCode::CoordinatorNotAvailable
         } else {
             let found = self.route(&request.group_id).and_then(|partition| {
                 let sync = |group: &mut Group, turn: &mut Turn| group.sync(caller, request, turn);
-                self.with_group(partition, &request.group_id, now, out, sync).ok_or(ResponseError::UnknownMemberId)
+                self.with_group(partition, &request.group_id, now, out, sync).ok_or(ErrorCode::UnknownMemberId)
             });
             match found {
                 Ok(()) => return,
-                Err(ResponseError::CoordinatorLoadInProgress) => ResponseError::RebalanceInProgress,
+                Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::RebalanceInProgress,
                 Err(error) => error,
             }
         };
@@ -338,17 +338,17 @@ impl Groups {
     pub fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> HeartbeatResponse {
         let mut out = Outcome::default();
         let result = if request.group_id.is_empty() {
-            Err(ResponseError::InvalidGroupId)
+            Err(ErrorCode::InvalidGroupId)
         } else {
             self.route(&request.group_id).and_then(|partition| {
                 let heartbeat = |group: &mut Group, turn: &mut Turn| group.heartbeat(request, turn);
                 self.with_group(partition, &request.group_id, now, &mut out, heartbeat)
-                    .unwrap_or(Err(ResponseError::UnknownMemberId))
+                    .unwrap_or(Err(ErrorCode::UnknownMemberId))
             })
         };
         // While loading nobody's session runs, so all is well.
         let result = result.or_else(|error| match error {
-            ResponseError::CoordinatorLoadInProgress => Ok(()),
+            ErrorCode::CoordinatorLoadInProgress => Ok(()),
             other => Err(other),
         });
         HeartbeatResponse::default().with_error_code(code(result))
@@ -356,11 +356,11 @@ impl Groups {
 
     pub fn leave(&mut self, caller: &Caller, request: &LeaveGroupRequest, now: Now, out: &mut Outcome) {
         let result = if request.group_id.is_empty() {
-            Err(ResponseError::InvalidGroupId)
+            Err(ErrorCode::InvalidGroupId)
         } else {
             self.route(&request.group_id).and_then(|partition| {
                 let leave = |group: &mut Group, turn: &mut Turn| group.leave(request, caller.version, turn);
-                self.with_group(partition, &request.group_id, now, out, leave).ok_or(ResponseError::UnknownMemberId)
+                self.with_group(partition, &request.group_id, now, out, leave).ok_or(ErrorCode::UnknownMemberId)
             })
         };
         // The record of a group that became empty may still be on its way; losing it does no harm.
@@ -371,7 +371,7 @@ impl Groups {
     // --- appends and time
 
     /// An append of an earlier outcome is done (or refused): what waited for it goes on.
-    pub fn appended(&mut self, id: u64, result: Result<(), ResponseError>, now: Now, out: &mut Outcome) {
+    pub fn appended(&mut self, id: u64, result: Result<(), ErrorCode>, now: Now, out: &mut Outcome) {
         let Some((partition, then)) = self.pending.finish(id) else { return };
         let result = result.map_err(append_error);
         match then {
@@ -433,11 +433,11 @@ impl Groups {
     // --- finding and keeping groups
 
     /// The partition that keeps this group, if it is here and loaded.
-    fn route(&self, group: &StrBytes) -> Result<i32, ResponseError> {
+    fn route(&self, group: &StrBytes) -> Result<i32, ErrorCode> {
         let partition = partition_for(group, self.config.offsets_partitions);
         match self.coordinators.get(&partition) {
-            None => Err(ResponseError::NotCoordinator),
-            Some(coordinator) if coordinator.loading => Err(ResponseError::CoordinatorLoadInProgress),
+            None => Err(ErrorCode::NotCoordinator),
+            Some(coordinator) if coordinator.loading => Err(ErrorCode::CoordinatorLoadInProgress),
             Some(_) => Ok(partition),
         }
     }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::OffsetCommitRequest;
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -12,6 +11,7 @@ use super::classic::{Group, State};
 use super::record::{Committed, Record, offset_key};
 use super::{Config, own};
 use crate::ids::Now;
+use crate::wire::ErrorCode;
 
 /// Rough cost of one committed offset in memory beside its metadata, and of one topic of a group beside its name.
 const OFFSET_BYTES: usize = 96;
@@ -111,31 +111,27 @@ pub(super) fn committed(
 
 impl Group {
     /// Only members of the current generation commit to a group that has members; anyone commits to an empty one.
-    pub fn check_commit(&self, request: &OffsetCommitRequest) -> Result<(), ResponseError> {
+    pub fn check_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         if generation < 0 && self.state == State::Empty {
             return Ok(());
         }
         if generation < 0 && request.member_id.is_empty() && request.group_instance_id.is_none() {
-            return Err(ResponseError::UnknownMemberId);
+            return Err(ErrorCode::UnknownMemberId);
         }
         self.check_member(&request.member_id, request.group_instance_id.as_ref())?;
         if generation != self.generation {
-            return Err(ResponseError::IllegalGeneration);
+            return Err(ErrorCode::IllegalGeneration);
         }
         if self.state == State::CompletingRebalance {
-            return Err(ResponseError::RebalanceInProgress);
+            return Err(ErrorCode::RebalanceInProgress);
         }
         Ok(())
     }
 
-    pub fn check_offset_delete(&self) -> Result<(), ResponseError> {
+    pub fn check_offset_delete(&self) -> Result<(), ErrorCode> {
         // Whether a topic is in use can only be told from the subscriptions of consumers.
-        if self.state == State::Empty || self.uses_consumer_protocol() {
-            Ok(())
-        } else {
-            Err(ResponseError::NonEmptyGroup)
-        }
+        if self.state == State::Empty || self.uses_consumer_protocol() { Ok(()) } else { Err(ErrorCode::NonEmptyGroup) }
     }
 
     /// Offsets nobody needs any more, and whether none is left.

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{
     DeleteGroupsResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse,
     SyncGroupResponse,
@@ -17,6 +16,7 @@ use super::Config;
 use super::classic::Terms;
 use super::record::{Committed, Record};
 use crate::ids::Now;
+use crate::wire::ErrorCode;
 
 /// Names one request that waits for its reply. Opaque here: the caller chooses it and gets it back with the reply.
 pub type Waiter = u64;
@@ -148,14 +148,13 @@ impl Turn<'_> {
     }
 }
 
-/// Kafka's code for "no error", which `ResponseError` has no variant for.
-pub(super) fn code(result: Result<(), ResponseError>) -> i16 {
+pub(super) fn code(result: Result<(), ErrorCode>) -> i16 {
     result.map_or_else(|error| error.code(), |()| 0)
 }
 
 /// What a client is told when the offsets partition refuses an append.
-pub(super) fn append_error(error: ResponseError) -> ResponseError {
-    use ResponseError::*;
+pub(super) fn append_error(error: ErrorCode) -> ErrorCode {
+    use ErrorCode::*;
     match error {
         UnknownTopicOrPartition | NotEnoughReplicas | NotEnoughReplicasAfterAppend | RequestTimedOut => {
             CoordinatorNotAvailable

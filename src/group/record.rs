@@ -20,6 +20,8 @@ use bytes::Bytes;
 use kafka_protocol::protocol::StrBytes;
 
 use super::own;
+use crate::wire::reader::{DecodeError, Reader};
+use crate::wire::writer;
 
 /// One record on its way to the offsets partition. No value is a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,47 +87,32 @@ pub struct MemberValue {
     pub assignment: Bytes,
 }
 
-/// Why a record of `__consumer_offsets` cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    #[error("record ends inside {0}")]
-    Short(&'static str),
-    #[error("{0} is not a length")]
-    Length(&'static str),
-    #[error("{0} is not UTF-8")]
-    Utf8(&'static str),
-    #[error("{0} must not be null")]
-    Null(&'static str),
-    #[error("version {1} of {0} is unknown; it may come from a newer Kafka")]
-    Version(&'static str, i16),
-}
-
 pub fn offset_key(group: &str, topic: &str, partition: i32) -> Vec<u8> {
     let mut out = Vec::with_capacity(10 + group.len() + topic.len());
-    put_i16(&mut out, 1);
-    put_string(&mut out, Some(group));
-    put_string(&mut out, Some(topic));
-    put_i32(&mut out, partition);
+    writer::i16(&mut out, 1);
+    writer::string(&mut out, false, group);
+    writer::string(&mut out, false, topic);
+    writer::i32(&mut out, partition);
     out
 }
 
 pub fn group_key(group: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(4 + group.len());
-    put_i16(&mut out, 2);
-    put_string(&mut out, Some(group));
+    writer::i16(&mut out, 2);
+    writer::string(&mut out, false, group);
     out
 }
 
 impl Key {
-    pub fn decode(bytes: &[u8]) -> Result<Key, Malformed> {
-        let mut from = Cursor { rest: bytes, flexible: false };
+    pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
+        let mut from = Reader::new(bytes);
         match from.i16("key version")? {
             0 | 1 => Ok(Key::Offset {
-                group: from.string("group")?,
-                topic: from.string("topic")?,
+                group: own(from.string(false, "group")?),
+                topic: own(from.string(false, "topic")?),
                 partition: from.i32("partition")?,
             }),
-            2 => Ok(Key::Group { group: from.string("group")? }),
+            2 => Ok(Key::Group { group: own(from.string(false, "group")?) }),
             other => Ok(Key::Other(other)),
         }
     }
@@ -135,30 +122,30 @@ impl Committed {
     /// Version 3, or 1 when the client named a retention: what Kafka chooses.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32 + self.metadata.len());
-        put_i16(&mut out, if self.expire_ms.is_some() { 1 } else { 3 });
-        put_i64(&mut out, self.offset);
+        writer::i16(&mut out, if self.expire_ms.is_some() { 1 } else { 3 });
+        writer::i64(&mut out, self.offset);
         if self.expire_ms.is_none() {
-            put_i32(&mut out, self.leader_epoch);
+            writer::i32(&mut out, self.leader_epoch);
         }
-        put_string(&mut out, Some(&self.metadata));
-        put_i64(&mut out, self.commit_ms);
+        writer::string(&mut out, false, &self.metadata);
+        writer::i64(&mut out, self.commit_ms);
         if let Some(expire_ms) = self.expire_ms {
-            put_i64(&mut out, expire_ms);
+            writer::i64(&mut out, expire_ms);
         }
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Committed, Malformed> {
-        let mut from = Cursor { rest: bytes, flexible: false };
+    pub fn decode(bytes: &[u8]) -> Result<Committed, DecodeError> {
+        let mut from = Reader::new(bytes);
         let version = from.i16("offset version")?;
         if !(0..=4).contains(&version) {
-            return Err(Malformed::Version("the offset value", version));
+            return Err(DecodeError::Invalid("version of the offset value"));
         }
-        from.flexible = version >= 4;
+        let flexible = version >= 4;
         Ok(Committed {
             offset: from.i64("offset")?,
             leader_epoch: if version >= 3 { from.i32("leader epoch")? } else { -1 },
-            metadata: from.string("metadata")?,
+            metadata: own(from.string(flexible, "metadata")?),
             commit_ms: from.i64("commit timestamp")?,
             expire_ms: if version == 1 { Some(from.i64("expire timestamp")?).filter(|&ms| ms >= 0) } else { None },
         })
@@ -169,38 +156,38 @@ impl GroupValue {
     pub fn encode(&self) -> Vec<u8> {
         let members: usize = self.members.iter().map(|m| 160 + m.subscription.len() + m.assignment.len()).sum();
         let mut out = Vec::with_capacity(64 + members);
-        put_i16(&mut out, 3);
-        put_string(&mut out, Some(&self.protocol_type));
-        put_i32(&mut out, self.generation);
-        put_string(&mut out, self.protocol.as_deref());
-        put_string(&mut out, self.leader.as_deref());
-        put_i64(&mut out, self.current_state_ms.unwrap_or(-1));
-        put_i32(&mut out, self.members.len() as i32);
+        writer::i16(&mut out, 3);
+        writer::string(&mut out, false, &self.protocol_type);
+        writer::i32(&mut out, self.generation);
+        writer::nullable_string(&mut out, false, self.protocol.as_deref());
+        writer::nullable_string(&mut out, false, self.leader.as_deref());
+        writer::i64(&mut out, self.current_state_ms.unwrap_or(-1));
+        writer::i32(&mut out, self.members.len() as i32);
         for member in &self.members {
-            put_string(&mut out, Some(&member.member_id));
-            put_string(&mut out, member.instance_id.as_deref());
-            put_string(&mut out, Some(&member.client_id));
-            put_string(&mut out, Some(&member.client_host));
-            put_i32(&mut out, member.rebalance_timeout_ms);
-            put_i32(&mut out, member.session_timeout_ms);
-            put_bytes(&mut out, &member.subscription);
-            put_bytes(&mut out, &member.assignment);
+            writer::string(&mut out, false, &member.member_id);
+            writer::nullable_string(&mut out, false, member.instance_id.as_deref());
+            writer::string(&mut out, false, &member.client_id);
+            writer::string(&mut out, false, &member.client_host);
+            writer::i32(&mut out, member.rebalance_timeout_ms);
+            writer::i32(&mut out, member.session_timeout_ms);
+            writer::nullable_bytes(&mut out, false, Some(&member.subscription));
+            writer::nullable_bytes(&mut out, false, Some(&member.assignment));
         }
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<GroupValue, Malformed> {
-        let mut from = Cursor { rest: bytes, flexible: false };
+    pub fn decode(bytes: &[u8]) -> Result<GroupValue, DecodeError> {
+        let mut from = Reader::new(bytes);
         let version = from.i16("group version")?;
         if !(0..=4).contains(&version) {
-            return Err(Malformed::Version("the group value", version));
+            return Err(DecodeError::Invalid("version of the group value"));
         }
-        from.flexible = version >= 4;
+        let flexible = version >= 4;
         let mut group = GroupValue {
-            protocol_type: from.string("protocol type")?,
+            protocol_type: own(from.string(flexible, "protocol type")?),
             generation: from.i32("generation")?,
-            protocol: from.nullable_string("protocol")?,
-            leader: from.nullable_string("leader")?,
+            protocol: from.nullable_string(flexible, "protocol")?.map(own),
+            leader: from.nullable_string(flexible, "leader")?.map(own),
             current_state_ms: if version >= 2 {
                 Some(from.i64("state timestamp")?).filter(|&ms| ms >= 0)
             } else {
@@ -208,11 +195,12 @@ impl GroupValue {
             },
             members: Vec::new(),
         };
-        for _ in 0..from.count("members")? {
-            let member_id = from.string("member id")?;
-            let instance_id = if version >= 3 { from.nullable_string("group instance id")? } else { None };
-            let client_id = from.string("client id")?;
-            let client_host = from.string("client host")?;
+        for _ in 0..from.array_count(flexible, 16, "members")? {
+            let member_id = own(from.string(flexible, "member id")?);
+            let instance_id =
+                if version >= 3 { from.nullable_string(flexible, "group instance id")?.map(own) } else { None };
+            let client_id = own(from.string(flexible, "client id")?);
+            let client_host = own(from.string(flexible, "client host")?);
             let rebalance_timeout_ms = if version >= 1 { from.i32("rebalance timeout")? } else { -1 };
             let session_timeout_ms = from.i32("session timeout")?;
             group.members.push(MemberValue {
@@ -226,139 +214,28 @@ impl GroupValue {
                     rebalance_timeout_ms
                 },
                 session_timeout_ms,
-                subscription: from.bytes("subscription")?,
-                assignment: from.bytes("assignment")?,
+                subscription: owned(from.nullable_bytes(flexible, "subscription")?),
+                assignment: owned(from.nullable_bytes(flexible, "assignment")?),
             });
-            from.skip_tagged_fields()?;
+            if flexible {
+                from.skip_tags()?;
+            }
         }
         Ok(group)
     }
 }
 
+/// Null reads as empty: Kafka itself has written both.
+fn owned(bytes: Option<&[u8]>) -> Bytes {
+    Bytes::copy_from_slice(bytes.unwrap_or_default())
+}
+
 /// The topics of a ConsumerProtocolSubscription. Version 0 is a prefix of every version, so only that much is read.
-pub fn subscribed_topics(subscription: &[u8]) -> Result<Vec<StrBytes>, Malformed> {
-    let mut from = Cursor { rest: subscription, flexible: false };
+pub fn subscribed_topics(subscription: &[u8]) -> Result<Vec<StrBytes>, DecodeError> {
+    let mut from = Reader::new(subscription);
     from.i16("subscription version")?;
-    let count = from.count("topics")?;
-    (0..count).map(|_| from.string("topic")).collect()
-}
-
-fn put_i16(out: &mut Vec<u8>, value: i16) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn put_i32(out: &mut Vec<u8>, value: i32) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn put_i64(out: &mut Vec<u8>, value: i64) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn put_string(out: &mut Vec<u8>, value: Option<&str>) {
-    match value {
-        None => put_i16(out, -1),
-        Some(text) => {
-            // Every string here came in as a Kafka string, whose length is an i16; requests with longer ones are refused.
-            debug_assert!(text.len() <= i16::MAX as usize);
-            put_i16(out, text.len() as i16);
-            out.extend_from_slice(text.as_bytes());
-        }
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
-    put_i32(out, value.len() as i32);
-    out.extend_from_slice(value);
-}
-
-/// Reads both encodings; `flexible` chooses how lengths are written.
-struct Cursor<'a> {
-    rest: &'a [u8],
-    flexible: bool,
-}
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], Malformed> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed::Short(what))?;
-        self.rest = tail;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], Malformed> {
-        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short(what))?;
-        self.rest = tail;
-        Ok(*head)
-    }
-
-    fn i16(&mut self, what: &'static str) -> Result<i16, Malformed> {
-        self.array(what).map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self, what: &'static str) -> Result<i32, Malformed> {
-        self.array(what).map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self, what: &'static str) -> Result<i64, Malformed> {
-        self.array(what).map(i64::from_be_bytes)
-    }
-
-    fn varint(&mut self, what: &'static str) -> Result<u32, Malformed> {
-        let mut value = 0u32;
-        for shift in (0..35).step_by(7) {
-            let [byte] = self.array(what)?;
-            value |= u32::from(byte & 0x7f).wrapping_shl(shift);
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed::Length(what))
-    }
-
-    /// A length as this encoding writes it; `wide` is the plain form of bytes and arrays, else that of strings.
-    fn length(&mut self, wide: bool, what: &'static str) -> Result<Option<usize>, Malformed> {
-        let length = match (self.flexible, wide) {
-            (true, _) => i64::from(self.varint(what)?) - 1,
-            (false, true) => i64::from(self.i32(what)?),
-            (false, false) => i64::from(self.i16(what)?),
-        };
-        match length {
-            -1 => Ok(None),
-            n if n >= 0 => Ok(Some(n as usize)),
-            _ => Err(Malformed::Length(what)),
-        }
-    }
-
-    fn nullable_string(&mut self, what: &'static str) -> Result<Option<StrBytes>, Malformed> {
-        let Some(length) = self.length(false, what)? else { return Ok(None) };
-        let text = std::str::from_utf8(self.take(length, what)?).map_err(|_| Malformed::Utf8(what))?;
-        Ok(Some(own(text)))
-    }
-
-    fn string(&mut self, what: &'static str) -> Result<StrBytes, Malformed> {
-        self.nullable_string(what)?.ok_or(Malformed::Null(what))
-    }
-
-    /// Null reads as empty: Kafka itself has written both.
-    fn bytes(&mut self, what: &'static str) -> Result<Bytes, Malformed> {
-        let length = self.length(true, what)?.unwrap_or(0);
-        self.take(length, what).map(Bytes::copy_from_slice)
-    }
-
-    fn count(&mut self, what: &'static str) -> Result<usize, Malformed> {
-        self.length(true, what).map(Option::unwrap_or_default)
-    }
-
-    fn skip_tagged_fields(&mut self) -> Result<(), Malformed> {
-        if self.flexible {
-            for _ in 0..self.varint("tagged fields")? {
-                self.varint("tag")?;
-                let size = self.varint("tag size")? as usize;
-                self.take(size, "tagged field")?;
-            }
-        }
-        Ok(())
-    }
+    let count = from.array_count(false, 2, "topics")?;
+    (0..count).map(|_| from.string(false, "topic").map(own)).collect()
 }
 
 #[cfg(test)]

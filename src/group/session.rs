@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{
@@ -16,13 +15,14 @@ use super::classic::{Group, Parked, State, sync_error};
 use super::join::answer_removed;
 use super::outcome::{Reply, Then, Turn, code};
 use super::{Caller, NEVER, own, timer_ms};
+use crate::wire::ErrorCode;
 
 impl Group {
     pub fn sync(&mut self, caller: &Caller, request: &SyncGroupRequest, turn: &mut Turn) {
         let member_id = &request.member_id;
         let refused = match self.check_sync(request) {
             Err(error) => Some(error),
-            Ok(()) if self.state == State::PreparingRebalance => Some(ResponseError::RebalanceInProgress),
+            Ok(()) if self.state == State::PreparingRebalance => Some(ErrorCode::RebalanceInProgress),
             Ok(()) => None,
         };
         if let Some(error) = refused {
@@ -40,7 +40,7 @@ impl Group {
         }
         let parked = Parked { waiter: caller.waiter, version: caller.version };
         if let Some(before) = self.members.get_mut(member_id).and_then(|member| member.syncing.replace(parked)) {
-            turn.reply(before.waiter, Reply::SyncGroup(sync_error(ResponseError::RebalanceInProgress)));
+            turn.reply(before.waiter, Reply::SyncGroup(sync_error(ErrorCode::RebalanceInProgress)));
         }
         if self.is_leader(member_id) {
             let mut assignments: BTreeMap<StrBytes, Bytes> = BTreeMap::new();
@@ -56,18 +56,18 @@ impl Group {
         }
     }
 
-    fn check_sync(&self, request: &SyncGroupRequest) -> Result<(), ResponseError> {
+    fn check_sync(&self, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
         let differs =
             |asked: &Option<StrBytes>, ours: &Option<StrBytes>| asked.is_some() && ours.is_some() && asked != ours;
         if self.state == State::Empty {
-            return Err(ResponseError::UnknownMemberId);
+            return Err(ErrorCode::UnknownMemberId);
         }
         self.check_member(&request.member_id, request.group_instance_id.as_ref())?;
         if request.generation_id != self.generation {
-            return Err(ResponseError::IllegalGeneration);
+            return Err(ErrorCode::IllegalGeneration);
         }
         if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol_name, &self.protocol) {
-            return Err(ResponseError::InconsistentGroupProtocol);
+            return Err(ErrorCode::InconsistentGroupProtocol);
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl Group {
         &mut self,
         generation: i32,
         assignments: BTreeMap<StrBytes, Bytes>,
-        result: Result<(), ResponseError>,
+        result: Result<(), ErrorCode>,
         turn: &mut Turn,
     ) {
         if self.state != State::CompletingRebalance || self.generation != generation {
@@ -103,7 +103,7 @@ impl Group {
     }
 
     /// Sets every member's assignment and answers those who wait for theirs.
-    pub fn hand_out(&mut self, assignment: impl Fn(&StrBytes) -> Bytes, error: Option<ResponseError>, turn: &mut Turn) {
+    pub fn hand_out(&mut self, assignment: impl Fn(&StrBytes) -> Bytes, error: Option<ErrorCode>, turn: &mut Turn) {
         let member_ids: Vec<StrBytes> = self.members.keys().cloned().collect();
         for member_id in member_ids {
             let assignment = assignment(&member_id);
@@ -118,21 +118,21 @@ impl Group {
         }
     }
 
-    pub fn heartbeat(&mut self, request: &HeartbeatRequest, turn: &Turn) -> Result<(), ResponseError> {
+    pub fn heartbeat(&mut self, request: &HeartbeatRequest, turn: &Turn) -> Result<(), ErrorCode> {
         self.check_member(&request.member_id, request.group_instance_id.as_ref())?;
         if request.generation_id != self.generation {
-            return Err(ResponseError::IllegalGeneration);
+            return Err(ErrorCode::IllegalGeneration);
         }
         self.renew_session(&request.member_id, turn);
         match self.state {
-            State::Empty => Err(ResponseError::UnknownMemberId),
-            State::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
+            State::Empty => Err(ErrorCode::UnknownMemberId),
+            State::PreparingRebalance => Err(ErrorCode::RebalanceInProgress),
             State::CompletingRebalance | State::Stable => Ok(()),
         }
     }
 
     pub fn leave(&mut self, request: &LeaveGroupRequest, version: i16, turn: &mut Turn) -> LeaveGroupResponse {
-        let results: Vec<(MemberIdentity, Result<(), ResponseError>)> = leavers(request, version)
+        let results: Vec<(MemberIdentity, Result<(), ErrorCode>)> = leavers(request, version)
             .into_iter()
             .map(|identity| {
                 let result = self.leave_one(&identity, turn);
@@ -149,11 +149,11 @@ impl Group {
         leave_response(results, version)
     }
 
-    fn leave_one(&mut self, identity: &MemberIdentity, turn: &mut Turn) -> Result<(), ResponseError> {
+    fn leave_one(&mut self, identity: &MemberIdentity, turn: &mut Turn) -> Result<(), ErrorCode> {
         let member_id = if identity.member_id.is_empty() {
             // An administrator may remove a static member by its instance id alone.
-            let instance_id = identity.group_instance_id.as_ref().ok_or(ResponseError::UnknownMemberId)?;
-            self.static_members.get(instance_id).cloned().ok_or(ResponseError::UnknownMemberId)?
+            let instance_id = identity.group_instance_id.as_ref().ok_or(ErrorCode::UnknownMemberId)?;
+            self.static_members.get(instance_id).cloned().ok_or(ErrorCode::UnknownMemberId)?
         } else if self.take_pending(&identity.member_id) {
             return Ok(());
         } else {
@@ -163,7 +163,7 @@ impl Group {
         let reason = identity.reason.as_deref().unwrap_or("not provided");
         log::info!("member {member_id} leaves group {}: {reason}", self.id);
         if let Some(member) = self.remove(&member_id) {
-            answer_removed(member, ResponseError::UnknownMemberId, turn);
+            answer_removed(member, ErrorCode::UnknownMemberId, turn);
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Group {
         }
         log::info!("group {} drops member {member_id}: no heartbeat in its session timeout", self.id);
         if let Some(member) = self.remove(member_id) {
-            answer_removed(member, ResponseError::UnknownMemberId, turn);
+            answer_removed(member, ErrorCode::UnknownMemberId, turn);
         }
         match self.state {
             State::Stable | State::CompletingRebalance => {
@@ -236,7 +236,7 @@ impl Group {
         let late = std::mem::take(&mut self.pending_sync);
         for member_id in &late {
             if let Some(member) = self.remove(member_id) {
-                answer_removed(member, ResponseError::UnknownMemberId, turn);
+                answer_removed(member, ErrorCode::UnknownMemberId, turn);
             }
         }
         self.prepare_rebalance(&format!("{} members sent no SyncGroup in time", late.len()), turn);
@@ -259,7 +259,7 @@ fn leavers(request: &LeaveGroupRequest, version: i16) -> Vec<MemberIdentity> {
     }
 }
 
-fn leave_response(results: Vec<(MemberIdentity, Result<(), ResponseError>)>, version: i16) -> LeaveGroupResponse {
+fn leave_response(results: Vec<(MemberIdentity, Result<(), ErrorCode>)>, version: i16) -> LeaveGroupResponse {
     if version < 3 {
         let first = results.into_iter().next().map_or(Ok(()), |(_, result)| result);
         return LeaveGroupResponse::default().with_error_code(code(first));
@@ -277,8 +277,8 @@ fn leave_response(results: Vec<(MemberIdentity, Result<(), ResponseError>)>, ver
 }
 
 /// LeaveGroup when the group is not there, or not here. Only a missing group is told member by member.
-pub(super) fn leave_refused(request: &LeaveGroupRequest, version: i16, error: ResponseError) -> LeaveGroupResponse {
-    if error == ResponseError::UnknownMemberId {
+pub(super) fn leave_refused(request: &LeaveGroupRequest, version: i16, error: ErrorCode) -> LeaveGroupResponse {
+    if error == ErrorCode::UnknownMemberId {
         leave_response(leavers(request, version).into_iter().map(|identity| (identity, Err(error))).collect(), version)
     } else {
         LeaveGroupResponse::default().with_error_code(error.code())

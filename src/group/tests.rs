@@ -64,7 +64,7 @@ impl World {
         self.settle(out, Ok(()));
     }
 
-    fn settle(&mut self, mut out: Outcome, result: Result<(), ResponseError>) {
+    fn settle(&mut self, mut out: Outcome, result: Result<(), ErrorCode>) {
         loop {
             for (waiter, reply) in out.replies.drain(..) {
                 assert!(self.unanswered.remove(&waiter), "request {waiter} was answered twice");
@@ -178,7 +178,7 @@ fn memory_is_bounded_and_comes_back() {
         }
         assert!(world.groups.group_bytes() < limit + (64 << 10), "{} bytes held", world.groups.group_bytes());
     }
-    let refused = ResponseError::CoordinatorLoadInProgress.code();
+    let refused = ErrorCode::CoordinatorLoadInProgress.code();
     let is_refused = |reply: &Reply| match reply {
         Reply::JoinGroup(response) => response.error_code == refused,
         Reply::OffsetCommit(response) => response.topics[0].partitions[0].error_code == refused,
