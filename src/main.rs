@@ -1,3 +1,7 @@
 //! Ringlane: parse, pick a command, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringlane::cli::main()
+}
