@@ -14,8 +14,9 @@ use crate::ids::Position;
 pub struct OpenFile {
     /// The ring's name for it: a file descriptor, or an index in the simulation.
     pub handle: i32,
-    /// A connection was dropped while the kernel may still hold pages of this file in its send queue:
-    /// it is never to be overwritten, only deleted.
+    /// Nobody can know when peers have their own copy of what was sent from this file: it is never to be overwritten,
+    /// only deleted. So when a connection was dropped with bytes in its send queue, when a peer on this very host was sent
+    /// pages of it by reference, and when the file was there already when it was opened.
     pub tainted: Cell<bool>,
 }
 

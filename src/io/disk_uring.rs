@@ -307,8 +307,10 @@ impl Uring {
         (!self.jobs.closing.is_empty()).then_some(now_ns + CLOSE_RETRY_NS)
     }
 
-    /// The file will not be written again: what still waits to be written back need not be, what is pinned may change hands.
+    /// The file is to be closed: what still waits to be written back need not be, and pins, which only guard against
+    /// overwriting, are of no more use.
     fn let_go(&mut self, file: &Rc<OpenFile>) {
+        file.tainted.set(true);
         self.table.slots.iter_mut().for_each(|connection| connection.pins.release_file(file));
         for place in (0..self.jobs.writebacks.len()).rev() {
             let of_file =
@@ -334,7 +336,11 @@ impl Disk for Uring {
             }
             result => result?,
         };
-        Ok(OpenFile::new(file.into_raw_fd()))
+        // A file that was here before may have been sent by an earlier life, to a peer that has not read it all yet.
+        let tainted = file.metadata()?.len() > 0;
+        let file = OpenFile::new(file.into_raw_fd());
+        file.tainted.set(tainted);
+        Ok(file)
     }
 
     fn size(&mut self, file: &OpenFile) -> io::Result<u64> {

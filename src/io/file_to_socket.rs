@@ -261,7 +261,8 @@ impl Uring {
         if connection.near {
             // No acknowledgement tells when such a peer has its own copy: the file is never to be overwritten.
             range.file.tainted.set(true);
-        } else {
+        }
+        if !range.file.tainted.get() {
             connection.pins.hold(&range.file, connection.fd, connection.queue.sent() + count);
         }
     }

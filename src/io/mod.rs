@@ -27,6 +27,7 @@ mod residency;
 pub mod sd_notify;
 mod send_queue;
 pub mod signals;
+pub mod sim;
 mod sockets;
 mod token;
 pub mod uring;

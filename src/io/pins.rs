@@ -67,7 +67,7 @@ impl Pins {
         }
     }
 
-    /// Drops those of one file, which is to be closed and never overwritten.
+    /// Drops those of one file, which is not to be overwritten through this handle any more.
     pub fn release_file(&mut self, file: &Rc<OpenFile>) {
         self.pins.retain(|pin| !Rc::ptr_eq(&pin.file, file));
     }

@@ -123,7 +123,7 @@ impl Uring {
         let data_dir_file = File::open(data_dir).map_err(RingError::Other)?;
         let small = SmallBuffers::new().map_err(RingError::LockedMemory)?;
         small.register(&kernel.submitter()).map_err(RingError::LockedMemory)?;
-        let bell = Bell::new().map_err(RingError::OpenFiles)?;
+        let bell = Bell::of_kernel().map_err(RingError::OpenFiles)?;
         Ok(Uring {
             kernel,
             pool: BufferPool::new(settings.buffer_budget),
