@@ -4,6 +4,8 @@
 //! `INTEROP_BROKER=apache-kafka` the same tests run against Apache Kafka, which proves the tests. A client whose
 //! runtime this machine lacks is skipped with a line that says so; in CI (`CI=true`) that is a failure.
 
+#[path = "interop/frameworks.rs"]
+mod frameworks;
 #[path = "interop/groups.rs"]
 mod groups;
 #[path = "interop/harness/mod.rs"]

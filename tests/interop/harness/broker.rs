@@ -195,7 +195,7 @@ impl Drop for Broker {
 }
 
 /// The first of `count` adjacent free ports, below the range that the kernel gives to outgoing connections.
-fn free_ports(count: u16) -> u16 {
+pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 1000) as u16 * 16;
     for _ in 0..1000 {

@@ -60,13 +60,16 @@ pub const JAVA: Kit = Kit {
         ("Client.java", include_str!("../java/Client.java")),
         ("Admins.java", include_str!("../java/Admins.java")),
         ("Members.java", include_str!("../java/Members.java")),
+        ("Streams.java", include_str!("../java/Streams.java")),
     ],
     steps: |dir| {
         let jars = text(&dir.join("lib"));
         let pom = text(&source("java/pom.xml"));
         let classes = text(&dir.join("classes"));
-        let sources: Vec<String> =
-            ["Client", "Admins", "Members"].iter().map(|class| text(&source(&format!("java/{class}.java")))).collect();
+        let sources: Vec<String> = ["Client", "Admins", "Members", "Streams"]
+            .iter()
+            .map(|class| text(&source(&format!("java/{class}.java"))))
+            .collect();
         let mut javac = command("javac", &["-nowarn", "-d", &classes, "-cp", &format!("{jars}/*")]);
         javac.args(sources);
         vec![

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub const SCRIPT_MAX: Duration = Duration::from_secs(300);
 
 /// How long a condition that several processes bring about together may take to become true.
-pub const CONDITION_MAX: Duration = Duration::from_secs(180);
+pub const CONDITION_MAX: Duration = Duration::from_secs(240);
 
 /// Repeats a probe until it holds: for what a broker does after it has answered.
 pub fn eventually(what: &str, holds: impl Fn() -> bool) {

@@ -159,7 +159,7 @@ final class Admins {
         return Client.get(admin.listGroups().all()).stream().map(listing -> listing.groupId()).toList();
     }
 
-    private static void eventually(String what, Callable<Boolean> holds) throws Exception {
+    static void eventually(String what, Callable<Boolean> holds) throws Exception {
         long deadline = System.currentTimeMillis() + Client.LIMIT_MS;
         while (!holds.call()) {
             Client.check(System.currentTimeMillis() < deadline, "never: %s", what);

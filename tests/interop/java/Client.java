@@ -53,6 +53,7 @@ public final class Client {
             case "lag" -> Admins.lag(bootstrap, arguments[0], arguments[1]);
             case "produce" -> produce(bootstrap, arguments[0], Integer.parseInt(arguments[1]), Integer.parseInt(arguments[2]));
             case "consume" -> Members.consume(bootstrap, arguments[0], arguments[1], Integer.parseInt(arguments[2]));
+            case "streams" -> Streams.count(bootstrap, arguments[0], Integer.parseInt(arguments[1]), Integer.parseInt(arguments[2]));
             case "member" -> Members.member(bootstrap, arguments);
             default -> throw new IllegalArgumentException(words[1]);
         }

@@ -10,7 +10,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from records import CODECS, NOW_MS, Stop, check_same, main, sample, say
 
-WAIT = 120
+WAIT = 200
 
 
 async def eventually(what, probe):

@@ -12,7 +12,7 @@ from confluent_kafka.admin import (
 
 from records import CODECS, NOW_MS, Stop, check_same, eventually, main, sample, say
 
-WAIT = 120
+WAIT = 200
 
 
 def admin_of(bootstrap):

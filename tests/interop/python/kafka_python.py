@@ -14,7 +14,7 @@ from kafka.structs import OffsetAndMetadata
 
 from records import CODECS, NOW_MS, Stop, check_same, eventually, main, sample, say
 
-WAIT = 120
+WAIT = 200
 
 
 def create(bootstrap, topic, partitions, configs=None):

@@ -32,7 +32,7 @@ def check_same(got, wanted, what):
     assert len(got) == len(wanted), f"{what}: {len(got)} records, wanted {len(wanted)}"
 
 
-def eventually(what, probe, limit=120):
+def eventually(what, probe, limit=200):
     """Repeats a probe until it returns something true: for what a broker does after it has answered."""
     deadline = time.monotonic() + limit
     while True:
