@@ -230,3 +230,65 @@ fn write_fetch(out: &mut Vec<u8>, correlation_id: i32, version: i16, peer: &Fetc
     }
     assert_eq!(reply.end(out, &[]), 0);
 }
+
+/// Whatever a byte becomes, reading Produce and Fetch neither panics nor reserves memory, and the steps after parsing
+/// see as much as parsing promised.
+#[test]
+fn mutated_requests_are_read_or_refused_without_reserving_memory() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % n as u64) as usize
+    };
+    let (mut read, mut refused) = (0, 0);
+    for golden in golden_frames().iter().filter(|g| g.is_request && g.key <= fetch::API_KEY) {
+        for _ in 0..2000 {
+            let mut frame = golden.frame.clone();
+            for _ in 0..1 + random(3) {
+                let at = random(frame.len());
+                match random(4) {
+                    0 => frame[at] = random(256) as u8,
+                    1 => frame[at] = [0xff, 0x7f, 0x80, 0x00][random(4)],
+                    2 => frame[at] ^= 1 << random(8),
+                    _ => frame.truncate(at + 1),
+                }
+            }
+            let mut ok = false;
+            let info = allocation_counter::measure(|| ok = read_hot(&frame));
+            assert_eq!(info.count_total, 0, "{golden}: {frame:?}");
+            if ok { read += 1 } else { refused += 1 }
+        }
+    }
+    assert!(read > 5000 && refused > 5000, "{read} read, {refused} refused");
+}
+
+fn read_hot(frame: &[u8]) -> bool {
+    let Ok((header, body)) = RequestHeader::parse(frame) else { return false };
+    match header.api_key {
+        produce::API_KEY => {
+            let Ok(produce) = Produce::parse(frame, body, header.api_version) else { return false };
+            let mut cursor = produce.cursor();
+            let mut topics = 0;
+            while let Some(topic) = cursor.next_topic(frame) {
+                let mut partitions = 0;
+                while let Some(partition) = cursor.next_partition(frame) {
+                    let records = partition.records.map(|range| frame.get(range).expect("records lie in the frame"));
+                    let _ = Batch::check(records.unwrap_or_default(), Validation::Records);
+                    partitions += 1;
+                }
+                assert_eq!(partitions, topic.partition_count);
+                topics += 1;
+            }
+            assert_eq!(topics, produce.topic_count);
+            true
+        }
+        fetch::API_KEY => {
+            let Ok(fetch) = Fetch::parse(frame, body, header.api_version) else { return false };
+            assert!(fetch.partitions().count() * 16 + fetch.forgotten().count() * 4 <= frame.len());
+            true
+        }
+        _ => false,
+    }
+}
