@@ -12,5 +12,7 @@ pub const FRAME_RESERVE_MAX: usize = 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 /// Bytes of replies that wait for one slow reader; above it, nothing more is read from that connection.
 pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes that one batch may have after decompression when ListOffsets looks for a time in it.
+pub const LOOKUP_DECOMPRESSED_MAX: usize = 64 * 1024 * 1024;
 
 const _: () = assert!(SMALL_BUFFER_SIZE < FRAME_RESERVE_MAX && FRAME_RESERVE_MAX < REQUEST_SIZE_MAX);

@@ -152,7 +152,7 @@ fn one(
         Ok(Resolved::Empty) => told,
         Ok(Resolved::Cold(range)) => {
             // Which batches to send stands in bytes that are on disk only: they are read ahead, the fetch waits.
-            let owner = crate::ids::JobOwner(u64::from(slot));
+            let owner = broker.owner(slot);
             let size = u64::from(range.size);
             disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
             told

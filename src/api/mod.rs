@@ -23,7 +23,12 @@ use crate::wire::routing::NodeEndpoint;
 mod table;
 
 pub mod api_versions;
+pub mod delete_records;
+pub mod describe_log_dirs;
+pub mod describe_producers;
 pub mod fetch;
+pub mod list_offsets;
+pub mod offset_for_leader_epoch;
 pub mod produce;
 
 pub use crate::ids::ReplyTo;

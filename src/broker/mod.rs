@@ -258,7 +258,7 @@ impl Broker {
     }
 
     /// By what name a partition's log knows its jobs: a slot that is used again does not get those of the one before.
-    fn owner(&self, slot: u32) -> JobOwner {
+    pub fn owner(&self, slot: u32) -> JobOwner {
         JobOwner(u64::from(self.generations[slot as usize]) << 32 | u64::from(slot))
     }
 

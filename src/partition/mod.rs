@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::TopicConfig;
 use crate::ids::{LeaderEpoch, Offset, TopicId, TopicName};
 use crate::storage::Log;
+use crate::wire::ErrorCode;
 
 /// A partition led by this core.
 pub struct Partition {
@@ -37,6 +38,14 @@ impl Partition {
     /// May a record be acknowledged? It is written, and durable where `flush.messages` asks for that.
     pub fn may_acknowledge(&self, last: Offset) -> bool {
         last < self.log.log_end_offset() && (last > self.sync_to || last < self.log.synced_offset())
+    }
+    /// What a client is told that believes in `epoch`; below 0: it does not say.
+    pub fn check_leader_epoch(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+        match epoch {
+            epoch if epoch < LeaderEpoch(0) || epoch == self.leader_epoch => Ok(()),
+            epoch if epoch < self.leader_epoch => Err(ErrorCode::FencedLeaderEpoch),
+            _ => Err(ErrorCode::UnknownLeaderEpoch),
+        }
     }
     /// First offset that can be read.
     pub fn log_start_offset(&self) -> Offset {

@@ -1,0 +1,45 @@
+//! DescribeProducers (key 61), version 0: the producers whose sequence numbers a partition remembers (KIP-664).
+
+use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
+
+use super::{Context, Outcome, Request};
+use crate::broker::Broker;
+use crate::decode_or_close;
+use crate::wire::ErrorCode;
+
+/// Answers the request.
+pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
+    let message: DescribeProducersRequest = decode_or_close!(request);
+    let mut response = DescribeProducersResponse::default();
+    for topic in &message.topics {
+        let partitions = topic.partition_indexes.iter().map(|&index| {
+            let (error, producers) = match active(context.broker, &topic.name, index) {
+                Ok(producers) => (ErrorCode::None, producers),
+                Err(error) => (error, Vec::new()),
+            };
+            PartitionResponse::default()
+                .with_partition_index(index)
+                .with_error_code(error.code())
+                .with_error_message(None)
+                .with_active_producers(producers)
+        });
+        let partitions = partitions.collect();
+        response.topics.push(TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions));
+    }
+    context.reply(request.to, &response)
+}
+
+fn active(broker: &mut Broker, topic: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
+    let (_, partition) = broker.leading(topic, index).map_err(|not_here| not_here.error)?;
+    let producers = partition.log.producers().iter().map(|(id, producer)| {
+        ProducerState::default()
+            .with_producer_id(ProducerId(id))
+            .with_producer_epoch(i32::from(producer.epoch))
+            .with_last_sequence(producer.last_sequence())
+            .with_last_timestamp(producer.last_timestamp)
+            .with_coordinator_epoch(producer.coordinator_epoch)
+            .with_current_txn_start_offset(producer.transaction_first_offset)
+    });
+    Ok(producers.collect())
+}

@@ -1,0 +1,205 @@
+//! ListOffsets (key 2), versions 1..=10: the first or last offset of a partition, or the first at or after a time.
+//!
+//! - A time is looked up in the indexes down to one batch, whose records then tell which of them is meant.
+//! - Index or batch not in the page cache: it is read ahead, and the client told to come again (OFFSET_NOT_AVAILABLE, which
+//!   clients retry by themselves). A shard never waits for the disk.
+//!
+//! v2: isolation level. v4: leader epochs. v7: the record with the largest timestamp (-3). v8: first local offset (-4).
+//! v9: last tiered offset (-5), of which there is none.
+
+use std::collections::HashSet;
+use std::io;
+
+use kafka_protocol::messages::ListOffsetsRequest;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
+};
+
+use super::{Context, Outcome, Request};
+use crate::decode_or_close;
+use crate::ids::{LeaderEpoch, Offset};
+use crate::io::disk::{Disk, Job};
+use crate::limits::LOOKUP_DECOMPRESSED_MAX;
+use crate::partition::Partition;
+use crate::parts::FileRange;
+use crate::storage::{BatchLookup, StorageError};
+use crate::wire::ErrorCode;
+use crate::wire::batch::{Batch, TimestampType};
+use crate::wire::compression::decompress_bounded;
+use crate::wire::record::Records;
+
+/// Times that are not times.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+const READ_COMMITTED: i8 = 1;
+
+/// What is told of an offset; -1 where there is nothing to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    timestamp: i64,
+    offset: Offset,
+    epoch: LeaderEpoch,
+}
+
+const NONE: Found = Found { timestamp: -1, offset: Offset(-1), epoch: LeaderEpoch(-1) };
+
+enum Refused {
+    Error(ErrorCode),
+    /// To be read ahead, then asked again.
+    Cold(FileRange),
+}
+
+impl From<StorageError> for Refused {
+    fn from(error: StorageError) -> Refused {
+        log::error!("offset lookup: {error}");
+        Refused::Error(ErrorCode::KafkaStorageError)
+    }
+}
+
+/// Answers the request.
+pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
+    let message: ListOffsetsRequest = decode_or_close!(request);
+    let committed = message.isolation_level == READ_COMMITTED;
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &message.topics {
+        for partition in &topic.partitions {
+            if !seen.insert((topic.name.as_str(), partition.partition_index)) {
+                twice.insert((topic.name.as_str(), partition.partition_index));
+            }
+        }
+    }
+    let mut response = ListOffsetsResponse::default();
+    for topic in &message.topics {
+        let mut answers = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let result = if twice.contains(&(topic.name.as_str(), asked.partition_index)) {
+                Err(ErrorCode::InvalidRequest)
+            } else {
+                one(context, request.to.version, &topic.name, asked, committed)
+            };
+            let (error, found) = result.map_or_else(|error| (error, NONE), |found| (ErrorCode::None, found));
+            let answer = ListOffsetsPartitionResponse::default()
+                .with_partition_index(asked.partition_index)
+                .with_error_code(error.code())
+                .with_timestamp(found.timestamp)
+                .with_offset(found.offset.0);
+            let epoch = if request.to.version >= 4 { found.epoch.0 } else { -1 };
+            answers.push(answer.with_leader_epoch(epoch));
+        }
+        response
+            .topics
+            .push(ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(answers));
+    }
+    context.reply(request.to, &response)
+}
+
+fn one(
+    context: &mut Context<'_>,
+    version: i16,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+    committed: bool,
+) -> Result<Found, ErrorCode> {
+    let Context { broker, disk, .. } = context;
+    let (slot, partition) = broker.leading(topic, asked.partition_index).map_err(|not_here| not_here.error)?;
+    partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch))?;
+    if asked.timestamp < 0 && version < since(asked.timestamp) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
+    match look_up(*disk, partition, asked.timestamp, committed) {
+        Ok(found) => Ok(found),
+        Err(Refused::Error(error)) => Err(error),
+        Err(Refused::Cold(range)) => {
+            let owner = broker.owner(slot);
+            let size = u64::from(range.size);
+            disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
+            Err(ErrorCode::OffsetNotAvailable)
+        }
+    }
+}
+
+/// First version in which a special time may be asked for.
+fn since(timestamp: i64) -> i16 {
+    match timestamp {
+        LATEST | EARLIEST => 1,
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        _ => i16::MAX,
+    }
+}
+
+fn look_up(disk: &mut dyn Disk, partition: &mut Partition, timestamp: i64, committed: bool) -> Result<Found, Refused> {
+    let end = if committed { partition.last_stable_offset() } else { partition.high_watermark() };
+    let start = partition.log_start_offset();
+    let log = &mut partition.log;
+    let epoch_at = |epoch: Option<LeaderEpoch>| epoch.unwrap_or(LeaderEpoch(-1));
+    let found = match timestamp {
+        LATEST => {
+            return Ok(Found { timestamp: -1, offset: end, epoch: epoch_at(log.leader_epochs().latest()) });
+        }
+        EARLIEST | EARLIEST_LOCAL => {
+            return Ok(Found { timestamp: -1, offset: start, epoch: epoch_at(log.leader_epochs().epoch_at(start)) });
+        }
+        LATEST_TIERED => return Ok(NONE),
+        MAX_TIMESTAMP => {
+            let (largest, batch) = log.batch_of_max_timestamp(disk)?;
+            first_record(disk, batch, start, |timestamp| timestamp == largest)?
+        }
+        _ => {
+            let batch = log.batch_for_timestamp(disk, timestamp)?;
+            first_record(disk, batch, start, |found| found >= timestamp)?
+        }
+    };
+    // What consumers may not read yet is not told either.
+    Ok(found.filter(|found| found.offset < end).unwrap_or(NONE))
+}
+
+/// The first record of a batch, at or after the log start, that fits.
+fn first_record(
+    disk: &mut dyn Disk,
+    batch: BatchLookup,
+    log_start: Offset,
+    fits: impl Fn(i64) -> bool,
+) -> Result<Option<Found>, Refused> {
+    let range = match batch {
+        BatchLookup::Batch(range) => range,
+        BatchLookup::None => return Ok(None),
+        BatchLookup::Cold(range) => return Err(Refused::Cold(range)),
+    };
+    let mut bytes = vec![0; range.size as usize];
+    match disk.read_resident(&range.file, range.position, &mut bytes) {
+        Ok(size) if size == bytes.len() => {}
+        Ok(_) => return Err(Refused::Cold(range)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Refused::Cold(range)),
+        Err(error) => {
+            log::error!("offset lookup: {error}");
+            return Err(Refused::Error(ErrorCode::KafkaStorageError));
+        }
+    }
+    let batch = Batch::stored(&bytes).map_err(|error| {
+        log::error!("offset lookup: {error}");
+        Refused::Error(ErrorCode::CorruptMessage)
+    })?;
+    let all = |offset: Offset, timestamp: i64| Found { timestamp, offset, epoch: batch.leader_epoch() };
+    let first = all(batch.base_offset().max(log_start), batch.max_timestamp());
+    if batch.attributes().timestamp_type() == TimestampType::LogAppendTime {
+        return Ok(Some(first));
+    }
+    // Records that cannot be decompressed were never looked at before; whoever reads from the batch's beginning misses nothing.
+    let Ok(records) = decompress_bounded(batch.codec(), batch.records(), LOOKUP_DECOMPRESSED_MAX) else {
+        return Ok(Some(first));
+    };
+    let found = Records::new(&records, batch.count()).map_while(Result::ok).find_map(|record| {
+        let offset = batch.base_offset() + i64::from(record.offset_delta);
+        let timestamp = batch.base_timestamp().wrapping_add(record.timestamp_delta);
+        (offset >= log_start && fits(timestamp)).then(|| all(offset, timestamp))
+    });
+    Ok(Some(found.unwrap_or(first)))
+}
