@@ -120,11 +120,33 @@ pub enum ControlAnswer {
         /// How many.
         count: i32,
     },
-    /// The metadata log could not be written: answer with this error code, nothing has changed.
+    /// Producer ids could not be given out: the metadata log cannot be written.
     Failed {
         /// Kafka's error code.
         error: i16,
     },
+}
+
+impl ControlAnswer {
+    /// The same with an error wherever it said that something was done: it could not be made durable.
+    pub fn refused(mut self, error: i16) -> ControlAnswer {
+        fn refuse<'a>(codes: impl Iterator<Item = &'a mut i16>, error: i16) {
+            codes.filter(|code| **code == 0).for_each(|code| *code = error);
+        }
+        match &mut self {
+            ControlAnswer::CreateTopics(r) => refuse(r.topics.iter_mut().map(|t| &mut t.error_code), error),
+            ControlAnswer::DeleteTopics(r) => refuse(r.responses.iter_mut().map(|t| &mut t.error_code), error),
+            ControlAnswer::CreatePartitions(r) => refuse(r.results.iter_mut().map(|t| &mut t.error_code), error),
+            ControlAnswer::AlterConfigs(r) => refuse(r.responses.iter_mut().map(|t| &mut t.error_code), error),
+            ControlAnswer::IncrementalAlterConfigs(r) => {
+                refuse(r.responses.iter_mut().map(|t| &mut t.error_code), error)
+            }
+            // What was to be created is just not there.
+            ControlAnswer::AutoCreatedTopics { .. } | ControlAnswer::Failed { .. } => {}
+            ControlAnswer::ProducerIds { .. } => return ControlAnswer::Failed { error },
+        }
+        self
+    }
 }
 
 /// Wakes a thread that may be asleep in its ring. Harmless when it is awake.

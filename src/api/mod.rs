@@ -21,13 +21,30 @@ use crate::wire::reader::DecodeError;
 use crate::wire::routing::NodeEndpoint;
 
 mod table;
+mod topology;
 
+pub mod acls;
+pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_client_quotas;
+pub mod describe_cluster;
+pub mod describe_configs;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_config_resources;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
+pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 

@@ -2,26 +2,42 @@
 
 use kafka_protocol::messages::ApiKey;
 
-use super::{
-    Api, Handler, api_versions, delete_records, describe_log_dirs, describe_producers, list_offsets,
-    offset_for_leader_epoch,
-};
+use super::{Api, Context, Handler, Outcome, Request};
+use crate::api;
 
 /// Every API served, by key.
 pub const APIS: &[Api] = &[
     Api { key: ApiKey::Produce, versions: (3, 13), handler: Handler::Produce },
     Api { key: ApiKey::Fetch, versions: (4, 18), handler: Handler::Fetch },
-    Api { key: ApiKey::ListOffsets, versions: (1, 10), handler: Handler::Plain(list_offsets::handle) },
-    Api { key: ApiKey::ApiVersions, versions: (0, 4), handler: Handler::Plain(api_versions::handle) },
-    Api { key: ApiKey::DeleteRecords, versions: (0, 2), handler: Handler::Plain(delete_records::handle) },
-    Api {
-        key: ApiKey::OffsetForLeaderEpoch,
-        versions: (2, 4),
-        handler: Handler::Plain(offset_for_leader_epoch::handle),
-    },
-    Api { key: ApiKey::DescribeLogDirs, versions: (1, 4), handler: Handler::Plain(describe_log_dirs::handle) },
-    Api { key: ApiKey::DescribeProducers, versions: (0, 0), handler: Handler::Plain(describe_producers::handle) },
+    plain(ApiKey::ListOffsets, 1, 10, api::list_offsets::handle),
+    plain(ApiKey::Metadata, 0, 13, api::metadata::handle),
+    plain(ApiKey::ApiVersions, 0, 4, api::api_versions::handle),
+    plain(ApiKey::CreateTopics, 2, 7, api::create_topics::handle),
+    plain(ApiKey::DeleteTopics, 1, 6, api::delete_topics::handle),
+    plain(ApiKey::DeleteRecords, 0, 2, api::delete_records::handle),
+    plain(ApiKey::InitProducerId, 0, 5, api::init_producer_id::handle),
+    plain(ApiKey::OffsetForLeaderEpoch, 2, 4, api::offset_for_leader_epoch::handle),
+    plain(ApiKey::DescribeAcls, 1, 3, api::acls::describe),
+    plain(ApiKey::CreateAcls, 1, 3, api::acls::create),
+    plain(ApiKey::DeleteAcls, 1, 3, api::acls::delete),
+    plain(ApiKey::DescribeConfigs, 1, 4, api::describe_configs::handle),
+    plain(ApiKey::AlterConfigs, 0, 2, api::alter_configs::handle),
+    plain(ApiKey::DescribeLogDirs, 1, 4, api::describe_log_dirs::handle),
+    plain(ApiKey::CreatePartitions, 0, 3, api::create_partitions::handle),
+    plain(ApiKey::ElectLeaders, 0, 2, api::elect_leaders::handle),
+    plain(ApiKey::IncrementalAlterConfigs, 0, 1, api::incremental_alter_configs::handle),
+    plain(ApiKey::AlterPartitionReassignments, 0, 1, api::alter_partition_reassignments::handle),
+    plain(ApiKey::ListPartitionReassignments, 0, 0, api::list_partition_reassignments::handle),
+    plain(ApiKey::DescribeClientQuotas, 0, 1, api::describe_client_quotas::handle),
+    plain(ApiKey::DescribeCluster, 0, 2, api::describe_cluster::handle),
+    plain(ApiKey::DescribeProducers, 0, 0, api::describe_producers::handle),
+    plain(ApiKey::ListConfigResources, 0, 1, api::list_config_resources::handle),
+    plain(ApiKey::DescribeTopicPartitions, 0, 0, api::describe_topic_partitions::handle),
 ];
+
+const fn plain(key: ApiKey, min: i16, max: i16, handle: fn(&mut Context<'_>, &Request<'_>) -> Outcome) -> Api {
+    Api { key, versions: (min, max), handler: Handler::Plain(handle) }
+}
 
 /// The row of an API key.
 pub fn find(key: i16) -> Option<&'static Api> {

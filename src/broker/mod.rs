@@ -78,6 +78,8 @@ pub struct Broker {
     pub config: Arc<BrokerConfig>,
     /// What the cluster agrees on, as far as this core has heard.
     pub image: Arc<ClusterImage>,
+    /// Producer ids that this core may hand out.
+    pub producer_ids: std::ops::Range<i64>,
     /// Parked fetches.
     pub fetches: Fetches,
     /// Fetch sessions (KIP-227).
@@ -112,6 +114,7 @@ impl Broker {
             config,
             checkpoints,
             image: Arc::new(nothing),
+            producer_ids: 0..0,
             fetches: Fetches::default(),
             sessions: Sessions::default(),
             turn: Turn::default(),

@@ -103,8 +103,8 @@ impl Control {
             if let Err(error) = self.set_strays_aside(disk, &next).and_then(|()| self.log.append(disk, &records, now)) {
                 log::error!("the metadata log cannot be written, {} changes are refused: {error}", records.len());
                 let error = ErrorCode::KafkaStorageError.code();
-                for Answer { shard, waiter, .. } in self.answers.drain(..) {
-                    outputs.push((shard, ToShard::Answer { waiter, answer: ControlAnswer::Failed { error } }));
+                for Answer { shard, waiter, answer } in self.answers.drain(..) {
+                    outputs.push((shard, ToShard::Answer { waiter, answer: answer.refused(error) }));
                 }
                 return;
             }

@@ -1,0 +1,48 @@
+//! AlterPartitionReassignments (key 45), versions 0..=1: a partition stays on its core until the next start, so only what is
+//! so already is accepted. Nothing is ever under way that could be cancelled.
+
+use kafka_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
+use kafka_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
+use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::{Context, Outcome, Request};
+use crate::cluster::image::PartitionInfo;
+use crate::decode_or_close;
+use crate::wire::error_code::ErrorCode;
+
+/// Answers the request.
+pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
+    let message: AlterPartitionReassignmentsRequest = decode_or_close!(request);
+    let image = &context.broker.image;
+    let topics = message.topics.iter().map(|topic| {
+        let rows = topic.partitions.iter().map(|asked| {
+            let (code, text) = outcome(image.partition(&topic.name, asked.partition_index), asked);
+            ReassignablePartitionResponse::default()
+                .with_partition_index(asked.partition_index)
+                .with_error_code(code.code())
+                .with_error_message(text.map(StrBytes::from_static_str))
+        });
+        ReassignableTopicResponse::default().with_name(topic.name.clone()).with_partitions(rows.collect())
+    });
+    let response = AlterPartitionReassignmentsResponse::default().with_responses(topics.collect());
+    context.reply(request.to, &response)
+}
+
+fn outcome(partition: Option<&PartitionInfo>, asked: &ReassignablePartition) -> (ErrorCode, Option<&'static str>) {
+    let Some(partition) = partition else {
+        return (ErrorCode::UnknownTopicOrPartition, Some("The topic or partition does not exist."));
+    };
+    match &asked.replicas {
+        None => (ErrorCode::NoReassignmentInProgress, Some("No partition reassignment is in progress.")),
+        Some(replicas) if replicas.iter().map(|id| id.0).eq(partition.replicas.iter().map(|id| id.0)) => {
+            (ErrorCode::None, None)
+        }
+        Some(_) => (
+            ErrorCode::InvalidReplicaAssignment,
+            Some("Partitions change cores only when the broker starts with another number of cores."),
+        ),
+    }
+}

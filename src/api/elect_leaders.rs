@@ -1,0 +1,38 @@
+//! ElectLeaders (key 43), versions 0..=2: never needed, for the one replica of a partition leads it already.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::{Context, Outcome, Request};
+use crate::cluster::topics::wire_name;
+use crate::decode_or_close;
+use crate::wire::error_code::ErrorCode;
+
+/// Answers the request.
+pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
+    let message: ElectLeadersRequest = decode_or_close!(request);
+    let image = &context.broker.image;
+    let mut results: BTreeMap<String, Vec<PartitionResult>> = BTreeMap::new();
+    // All partitions (null): only those whose leader changed are listed, so none.
+    for topic in message.topic_partitions.unwrap_or_default() {
+        let rows = topic.partitions.iter().map(|index| {
+            let (code, text) = match image.partition(&topic.topic, *index) {
+                Some(_) => (ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition."),
+                None => (ErrorCode::UnknownTopicOrPartition, "No such topic or partition."),
+            };
+            PartitionResult::default()
+                .with_partition_id(*index)
+                .with_error_code(code.code())
+                .with_error_message(Some(StrBytes::from_static_str(text)))
+        });
+        results.entry(topic.topic.to_string()).or_default().extend(rows);
+    }
+    let results = results.into_iter().map(|(topic, rows)| {
+        ReplicaElectionResult::default().with_topic(wire_name(&topic)).with_partition_result(rows)
+    });
+    let response = ElectLeadersResponse::default().with_replica_election_results(results.collect());
+    context.reply(request.to, &response)
+}
