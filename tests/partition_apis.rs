@@ -1,0 +1,281 @@
+//! The APIs that answer from a partition's log, called as the shard calls them, on a broker with a disk in memory.
+
+#[allow(dead_code)]
+#[path = "support/memory_disk.rs"]
+mod memory_disk;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::{
+    DeleteRecordsRequest, DescribeLogDirsRequest, DescribeProducersRequest, ListOffsetsRequest,
+    OffsetForLeaderEpochRequest, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Request as Message, StrBytes};
+use memory_disk::MemoryDisk;
+use ringlane::api::{Context, Handler, Outcome, ReplyTo, Request, find};
+use ringlane::broker::Broker;
+use ringlane::cluster::fold::Fold;
+use ringlane::cluster::image::ClusterImage;
+use ringlane::cluster::record::{Partition, RESOURCE_TOPIC, Record};
+use ringlane::config::{BrokerConfig, Settings};
+use ringlane::ids::{LeaderEpoch, NodeId, Now, ShardId, TopicId, Waiter};
+use ringlane::wire::ErrorCode;
+use ringlane::wire::batch::{self, Attributes, Codec, HEADER_SIZE, field};
+use ringlane::wire::compression::compress;
+use ringlane::wire::frame::reply_header_flexible;
+use ringlane::wire::record::{BatchBuilder, BatchFields};
+
+const EPOCH: LeaderEpoch = LeaderEpoch(3);
+
+struct World {
+    broker: Broker,
+    disk: MemoryDisk,
+    now: Now,
+}
+
+fn name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
+}
+
+impl World {
+    /// Topics `plain` and `compacted`; partition 0 of each is led here, partition 1 by the next node.
+    fn new() -> World {
+        let config = Arc::new(BrokerConfig::kafka_default());
+        let node = config.node_id;
+        let empty = ClusterImage::empty("cluster".into(), 1, Arc::new(Settings::default()), config);
+        let mut fold = Fold::new(&empty);
+        for (i, topic) in ["plain", "compacted"].into_iter().enumerate() {
+            let id = TopicId::from_u128(i as u128 + 1);
+            fold.apply(Record::Topic { name: topic.into(), id });
+            for partition in 0..2 {
+                let leader = NodeId(node.0 + partition);
+                fold.apply(Record::Partition(Partition {
+                    partition,
+                    topic: id,
+                    replicas: vec![leader],
+                    isr: vec![leader],
+                    leader,
+                    leader_epoch: EPOCH,
+                    partition_epoch: 0,
+                    directories: Vec::new(),
+                }));
+            }
+        }
+        fold.apply(Record::Config {
+            resource_type: RESOURCE_TOPIC,
+            resource_name: "compacted".into(),
+            name: "cleanup.policy".into(),
+            value: Some("compact".into()),
+        });
+        let image = Arc::new(fold.finish());
+        let mut broker = Broker::new(ShardId(0), &image, Arc::default());
+        let mut disk = MemoryDisk::default();
+        let now = Now { monotonic_ns: 1_000_000_000, wall_ms: 1_800_000_000_000 };
+        broker.apply_image(&mut disk, image, now);
+        World { broker, disk, now }
+    }
+
+    /// Appends one batch with records of these timestamps to partition 0.
+    fn append(&mut self, topic: &str, codec: Codec, producer_id: i64, timestamps: &[i64]) {
+        let mut batch = Vec::new();
+        let fields = BatchFields { producer_id, producer_epoch: 0, base_sequence: 0, ..BatchFields::default() };
+        let fields = if producer_id < 0 { BatchFields::default() } else { fields };
+        let mut builder = BatchBuilder::new(&mut batch, fields);
+        timestamps.iter().for_each(|&ms| builder.push(ms, Some(b"key"), Some(b"value"), &[]));
+        builder.finish();
+        if codec != Codec::None {
+            let records = compress(codec, None, &batch[HEADER_SIZE..]).unwrap();
+            batch.truncate(HEADER_SIZE);
+            batch.extend_from_slice(&records);
+            let length = (batch.len() - field::COUNTED) as i32;
+            batch[field::BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
+            batch[field::ATTRIBUTES].copy_from_slice(&Attributes::default().with_codec(codec).0.to_be_bytes());
+            batch::seal(&mut batch);
+        }
+        let slot = self.broker.find(topic, 0).unwrap();
+        self.broker.stage_own(slot, batch, 1).unwrap();
+        self.broker.flush_turn(&mut self.disk, self.now);
+    }
+
+    /// Calls the handler of the API as the shard does.
+    fn ask<M: Message>(&mut self, version: i16, message: &M) -> M::Response {
+        let api = find(M::KEY).unwrap();
+        assert!(api.versions().contains(&version), "{:?} v{version} is not served", api.key);
+        let Handler::Plain(handle) = api.handler else { panic!("{:?} is handled elsewhere", api.key) };
+        let mut body = Vec::new();
+        message.encode(&mut body, version).unwrap();
+        let to = ReplyTo { waiter: Waiter(1), correlation_id: 7, api: M::KEY, version };
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut context = Context { broker: &mut self.broker, disk: &mut self.disk, now: self.now, peer };
+        let Outcome::Reply(reply) = handle(&mut context, &Request { to, client_id: "test", body: &body }) else {
+            panic!("{:?} was not answered at once", api.key)
+        };
+        let header = 8 + usize::from(reply_header_flexible(M::KEY, version));
+        let mut bytes = Bytes::copy_from_slice(&reply.bytes[header..]);
+        let response = M::Response::decode(&mut bytes, version).unwrap();
+        assert!(bytes.is_empty());
+        response
+    }
+
+    /// Error, timestamp and offset of one lookup.
+    fn offset(&mut self, version: i16, topic: &str, index: i32, timestamp: i64) -> (ErrorCode, i64, i64) {
+        let asked = ListOffsetsPartition::default().with_partition_index(index).with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![asked]);
+        let response = self.ask(version, &ListOffsetsRequest::default().with_topics(vec![topic]));
+        let found = &response.topics[0].partitions[0];
+        let expected_epoch = if found.offset >= 0 && version >= 4 { EPOCH.0 } else { -1 };
+        assert_eq!(found.leader_epoch, expected_epoch, "{found:?}");
+        (ErrorCode::from_code(found.error_code).unwrap(), found.timestamp, found.offset)
+    }
+}
+
+#[test]
+fn offsets_are_found_by_time_in_every_codec() {
+    use ErrorCode::None as Fine;
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let mut world = World::new();
+        world.append("plain", codec, -1, &[1000, 1010, 1005]);
+        world.append("plain", codec, -1, &[2000, 2500, 2100]);
+        world.append("plain", codec, -1, &[2200]);
+        for version in 1..=10 {
+            let mut at = |timestamp| world.offset(version, "plain", 0, timestamp);
+            assert_eq!(at(-1), (Fine, -1, 7), "v{version}");
+            assert_eq!(at(-2), (Fine, -1, 0));
+            assert_eq!(at(0), (Fine, 1000, 0));
+            assert_eq!(at(1001), (Fine, 1010, 1));
+            assert_eq!(at(1011), (Fine, 2000, 3), "{codec:?}");
+            assert_eq!(at(2001), (Fine, 2500, 4));
+            assert_eq!(at(2500), (Fine, 2500, 4));
+            assert_eq!(at(2501), (Fine, -1, -1));
+            let special = |since: i16, found| {
+                if version >= since { (Fine, found, 4) } else { (ErrorCode::UnsupportedVersion, -1, -1) }
+            };
+            assert_eq!(at(-3), special(7, 2500));
+            assert_eq!(at(-4), if version >= 8 { (Fine, -1, 0) } else { (ErrorCode::UnsupportedVersion, -1, -1) });
+            assert_eq!(at(-5), if version >= 9 { (Fine, -1, -1) } else { (ErrorCode::UnsupportedVersion, -1, -1) });
+            assert_eq!(at(-9).0, ErrorCode::UnsupportedVersion);
+        }
+    }
+}
+
+#[test]
+fn lookups_are_refused_with_kafkas_codes() {
+    let mut world = World::new();
+    assert_eq!(world.offset(7, "plain", 0, -3), (ErrorCode::None, -1, -1), "an empty log has no largest timestamp");
+    assert_eq!(world.offset(7, "plain", 1, -1).0, ErrorCode::NotLeaderOrFollower);
+    assert_eq!(world.offset(7, "plain", 2, -1).0, ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(world.offset(7, "nowhere", 0, -1).0, ErrorCode::UnknownTopicOrPartition);
+    for (epoch, error) in [
+        (2, ErrorCode::FencedLeaderEpoch),
+        (3, ErrorCode::None),
+        (4, ErrorCode::UnknownLeaderEpoch),
+        (-1, ErrorCode::None),
+    ] {
+        let asked = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(epoch);
+        let twice = ListOffsetsPartition::default().with_partition_index(5).with_timestamp(-1);
+        let partitions = vec![asked, twice.clone(), twice];
+        let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(partitions);
+        let response = world.ask(6, &ListOffsetsRequest::default().with_topics(vec![topic]));
+        let errors: Vec<_> = response.topics[0].partitions.iter().map(|p| p.error_code).collect();
+        assert_eq!(errors, [error, ErrorCode::InvalidRequest, ErrorCode::InvalidRequest].map(ErrorCode::code));
+    }
+}
+
+/// A shard must not wait for the disk: the client is told to come again, and what it needs is read meanwhile.
+#[test]
+fn a_cold_batch_is_read_ahead_and_found_the_next_time() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().cold = true;
+    assert_eq!(world.offset(7, "plain", 0, 1001).0, ErrorCode::OffsetNotAvailable);
+    let mut jobs = 0;
+    while let Some((owner, job, result)) = world.disk.run_next() {
+        world.broker.job_done(&mut world.disk, owner, job, result, world.now);
+        jobs += 1;
+    }
+    assert!(jobs > 0);
+    assert_eq!(world.offset(7, "plain", 0, 1001), (ErrorCode::None, 1010, 1));
+}
+
+#[test]
+fn the_end_of_an_epoch_is_told() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    for version in 2..=4 {
+        let mut end_of = |index, current, epoch| {
+            let asked = OffsetForLeaderPartition::default()
+                .with_partition(index)
+                .with_current_leader_epoch(current)
+                .with_leader_epoch(epoch);
+            let topic = OffsetForLeaderTopic::default().with_topic(name("plain")).with_partitions(vec![asked]);
+            let response = world.ask(version, &OffsetForLeaderEpochRequest::default().with_topics(vec![topic]));
+            let found = &response.topics[0].partitions[0];
+            assert_eq!(found.partition, index);
+            (ErrorCode::from_code(found.error_code).unwrap(), found.leader_epoch, found.end_offset)
+        };
+        assert_eq!(end_of(0, -1, 3), (ErrorCode::None, 3, 2));
+        assert_eq!(end_of(0, 3, 4), (ErrorCode::None, -1, -1));
+        assert_eq!(end_of(0, 2, 3), (ErrorCode::FencedLeaderEpoch, -1, -1));
+        assert_eq!(end_of(1, -1, 3), (ErrorCode::NotLeaderOrFollower, -1, -1));
+    }
+}
+
+#[test]
+fn records_are_deleted_up_to_an_offset() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010, 1020]);
+    world.append("compacted", Codec::None, -1, &[1000]);
+    let mut delete = |version, topic, index, offset| {
+        let asked = DeleteRecordsPartition::default().with_partition_index(index).with_offset(offset);
+        let topic = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![asked]);
+        let response = world.ask(version, &DeleteRecordsRequest::default().with_topics(vec![topic]));
+        let done = &response.topics[0].partitions[0];
+        (ErrorCode::from_code(done.error_code).unwrap(), done.low_watermark)
+    };
+    assert_eq!(delete(0, "plain", 0, 1), (ErrorCode::None, 1));
+    assert_eq!(delete(1, "plain", 0, 0), (ErrorCode::None, 1), "deleted records stay deleted");
+    assert_eq!(delete(2, "plain", 0, 4), (ErrorCode::OffsetOutOfRange, -1));
+    assert_eq!(delete(2, "plain", 0, -2), (ErrorCode::OffsetOutOfRange, -1));
+    assert_eq!(delete(2, "plain", 1, 0), (ErrorCode::NotLeaderOrFollower, -1));
+    assert_eq!(delete(2, "compacted", 0, 1), (ErrorCode::PolicyViolation, -1));
+    assert_eq!(world.offset(7, "plain", 0, 0), (ErrorCode::None, 1010, 1), "not the deleted record");
+    assert_eq!(world.offset(7, "plain", 0, -2), (ErrorCode::None, -1, 1));
+    let mut delete_all = || {
+        let asked = DeleteRecordsPartition::default().with_offset(-1);
+        let topic = DeleteRecordsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+        world.ask(2, &DeleteRecordsRequest::default().with_topics(vec![topic])).topics[0].partitions[0].low_watermark
+    };
+    assert_eq!(delete_all(), 3);
+}
+
+#[test]
+fn producers_and_sizes_are_described() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, 77, &[1000, 1010, 1020]);
+    let topic = TopicRequest::default().with_name(name("plain")).with_partition_indexes(vec![0, 1]);
+    let response = world.ask(0, &DescribeProducersRequest::default().with_topics(vec![topic]));
+    let [here, elsewhere] = &response.topics[0].partitions[..] else { panic!("{response:?}") };
+    assert_eq!(elsewhere.error_code, ErrorCode::NotLeaderOrFollower.code());
+    let producer = &here.active_producers[0];
+    assert_eq!((producer.producer_id.0, producer.producer_epoch, producer.last_sequence), (77, 0, 2));
+    assert_eq!((producer.last_timestamp, producer.current_txn_start_offset), (1020, -1));
+
+    for version in 1..=4 {
+        let response = world.ask(version, &DescribeLogDirsRequest::default().with_topics(None));
+        let sizes: Vec<_> =
+            response.results[0].topics.iter().map(|t| (t.name.to_string(), t.partitions[0].partition_size)).collect();
+        let size = world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().bytes.len() as i64;
+        assert_eq!(sizes, [("compacted".to_owned(), 0), ("plain".to_owned(), size)]);
+        assert!(Path::new(response.results[0].log_dir.as_str()).is_absolute());
+        let topic = DescribableLogDirTopic::default().with_topic(name("plain")).with_partitions(vec![1]);
+        let response = world.ask(version, &DescribeLogDirsRequest::default().with_topics(Some(vec![topic])));
+        assert!(response.results[0].topics.is_empty(), "partition 1 is another core's");
+    }
+}
