@@ -158,6 +158,7 @@ impl SendQueue {
     pub fn reset(&mut self) -> u64 {
         assert!(self.is_idle());
         (self.part, self.part_sent, self.backlog) = (0, 0, 0);
+        self.listed = false;
         std::mem::take(&mut self.sent)
     }
 }
@@ -167,6 +168,15 @@ mod tests {
     use super::*;
     use crate::ids::Position;
     use crate::parts::OpenFile;
+
+    /// A connection that was listed for a flush was closed, and its slot taken by the next client before that flush: the new
+    /// one was never listed, so its replies never left.
+    #[test]
+    fn a_slot_used_again_is_not_listed() {
+        let mut queue = SendQueue { listed: true, ..SendQueue::default() };
+        queue.reset();
+        assert!(!queue.listed);
+    }
 
     fn bytes(bytes: &[u8]) -> Reply {
         let mut reply = Reply::default();
