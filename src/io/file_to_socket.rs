@@ -54,8 +54,13 @@ impl Gathered {
     }
 }
 
+/// The reply's size was promised in its first bytes: a file that became shorter can only end the connection.
+pub(super) fn file_too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than what is to be sent from it")
+}
+
 /// How a step of sending by calls ended.
-enum Step {
+pub(super) enum Step {
     /// The kernel took so many bytes.
     Sent(u64),
     /// An operation in the ring goes on from here.
@@ -171,7 +176,28 @@ impl Uring {
         let result = if result < 0 && !again { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result.max(0)) };
         let outcome = match (op, result) {
             (_, Err(error)) => Err(error),
-            (Op::Send, Ok(count)) => {
+            (Op::SpliceIn, Ok(count)) if again || count > 0 => {
+                if again {
+                    Ok(())
+                } else {
+                    self.spliced_in(id, count as u32)
+                }
+            }
+            (Op::ColdRead, Ok(0)) if !again => Err(file_too_short()),
+            (Op::SpliceIn, Ok(_)) => Err(file_too_short()),
+            (Op::SpliceOut, Ok(_)) if again => {
+                self.wait_for_room(id);
+                return;
+            }
+            (Op::SpliceOut, Ok(count)) => {
+                if let Some(Piece::File(range)) = connection.queue.next() {
+                    self.sent_by_reference(id, &range, count as u64);
+                }
+                let queue = &mut self.table.slots[id.slot as usize].queue;
+                queue.advance(count as u64, |reply| events.push(Event::Sent { connection: id, reply }));
+                self.spliced_out(id, count as u32)
+            }
+            (Op::Send | Op::SendZc, Ok(count)) => {
                 connection.queue.advance(count as u64, |reply| events.push(Event::Sent { connection: id, reply }));
                 Ok(())
             }
@@ -236,8 +262,10 @@ impl Uring {
         range.size = range.size.min(resident);
         let fd = self.table.slots[id.slot as usize].fd;
         let taken = match self.settings.fetch_path {
+            FetchPath::Splice => return self.splice_range(id, &range),
+            FetchPath::SendZc => return self.send_window(id, &range),
             FetchPath::Copy => self.copy_range(fd, &range)?,
-            _ => {
+            FetchPath::Sendfile => {
                 let taken = send_file(fd, &range, range.size as usize)?;
                 if taken.is_some_and(|count| count > 0) {
                     self.sent_by_reference(id, &range, taken.unwrap_or(0));
@@ -247,10 +275,7 @@ impl Uring {
         };
         match taken {
             None => Ok(self.wait_for_room(id)),
-            // The reply's size was promised in its first bytes: a file that became shorter can only end the connection.
-            Some(0) => {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than what is to be sent from it"))
-            }
+            Some(0) => Err(file_too_short()),
             Some(count) => Ok(Step::Sent(count)),
         }
     }

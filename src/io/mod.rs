@@ -26,9 +26,11 @@ mod pins;
 mod residency;
 pub mod sd_notify;
 mod send_queue;
+mod send_zc;
 pub mod signals;
 pub mod sim;
 mod sockets;
+mod splice;
 mod token;
 pub mod uring;
 #[cfg(test)]

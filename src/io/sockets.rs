@@ -4,8 +4,10 @@
 //! Closing is a plain `close`, without `SO_LINGER`: what was handed to the kernel is still delivered. When it may
 //! still hold pages of files by then, those files are tainted (never overwritten).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 
 use io_uring::{cqueue, opcode, types};
@@ -60,6 +62,7 @@ pub(super) struct Connection {
     emptied: bool,
     pub queue: SendQueue,
     pub pins: Pins,
+    pub peer: IpAddr,
     /// Bytes reach this peer's memory by sharing pages with ours, even once acknowledged (see `peers`).
     pub near: bool,
 }
@@ -85,6 +88,8 @@ pub(super) struct Connections {
     pub slots: Vec<Connection>,
     free: Vec<u32>,
     pub open_count: usize,
+    /// Open connections by address, when their number is limited.
+    by_address: HashMap<IpAddr, usize>,
     /// Connections in `Finishing` or `Draining`, and when their time is over.
     finishing: Vec<(ConnectionId, u64)>,
     /// Receives that found no buffer, to be posted again when one is back.
@@ -191,18 +196,28 @@ impl Uring {
         }
         // A client that is gone already has no address.
         let Some(peer) = peer_address(fd) else { return close_fd(fd) };
+        let address = peer.ip().to_canonical();
+        if self.settings.connections_max_per_ip < usize::MAX {
+            let count = self.table.by_address.entry(address).or_default();
+            if *count >= self.settings.connections_max_per_ip {
+                self.counters.connections_refused += 1;
+                return close_fd(fd);
+            }
+            *count += 1;
+        }
         let near = self.peers.is_near(fd, peer);
-        let connection = self.adopt(fd, near);
+        let connection = self.adopt(fd, address, near);
         events.push(Event::Accepted { connection, peer });
     }
 
     /// Takes a connected, non-blocking socket into the table.
-    fn adopt(&mut self, fd: RawFd, near: bool) -> ConnectionId {
+    fn adopt(&mut self, fd: RawFd, peer: IpAddr, near: bool) -> ConnectionId {
         self.table.open_count += 1;
         if let Some(slot) = self.table.free.pop() {
             let connection = &mut self.table.slots[slot as usize];
             connection.generation = connection.generation.wrapping_add(1);
-            (connection.fd, connection.state, connection.near, connection.emptied) = (fd, State::Open, near, false);
+            (connection.fd, connection.state, connection.emptied) = (fd, State::Open, false);
+            (connection.peer, connection.near) = (peer, near);
             return self.table.id(slot);
         }
         let slot = self.table.slots.len() as u32;
@@ -214,6 +229,7 @@ impl Uring {
             emptied: false,
             queue: SendQueue::default(),
             pins: Pins::default(),
+            peer,
             near,
         });
         self.table.id(slot)
@@ -388,8 +404,14 @@ impl Uring {
                 self.cancel(Token::new(Op::Receive, id.slot, id.generation));
             }
         }
-        if let Some(op) = sending {
-            self.cancel(Token::new(op, id.slot, id.generation));
+        match sending {
+            Some(Op::SendZc) => {
+                if let Some(window) = self.windows.sending(id) {
+                    self.cancel(Token::new(Op::SendZc, window, 0));
+                }
+            }
+            Some(op) => self.cancel(Token::new(op, id.slot, id.generation)),
+            None => {}
         }
         let mut freed = std::mem::take(&mut self.pending);
         self.drop_replies(id, &mut freed);
@@ -404,11 +426,19 @@ impl Uring {
             return;
         }
         let sent = connection.queue.reset();
+        self.pipes.give_back(id.slot);
         connection.pins.abandon(connection.fd, sent);
         close_fd(connection.fd);
         connection.state = State::Free;
         connection.fd = -1;
+        let peer = connection.peer;
         self.table.open_count -= 1;
+        if let Entry::Occupied(mut count) = self.table.by_address.entry(peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         self.table.free.push(id.slot);
     }
 }

@@ -20,7 +20,9 @@ use super::kernel_ring::KernelRing;
 pub use super::kernel_ring::RingError;
 use super::peers::Peers;
 use super::residency::{ColdRead, Residency};
+use super::send_zc::Windows;
 use super::sockets::{Connections, Listener};
+use super::splice::Pipes;
 use super::token::{Op, Token};
 use super::{Event, ReceiveBuffer, Ring, clock};
 use crate::ids::{ConnectionId, Now};
@@ -43,6 +45,8 @@ pub struct Settings {
     pub ring_entries: u32,
     /// Connections beyond it are closed as soon as they are accepted.
     pub connections_max: usize,
+    /// The same for each address they come from.
+    pub connections_max_per_ip: usize,
 }
 
 impl Default for Settings {
@@ -55,6 +59,7 @@ impl Default for Settings {
             backlog: 1024,
             ring_entries: 1024,
             connections_max: 65_536,
+            connections_max_per_ip: usize::MAX,
         }
     }
 }
@@ -62,7 +67,7 @@ impl Default for Settings {
 /// What the ring counted since its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
-    /// Connections closed at once because there were `connections_max`.
+    /// Connections closed at once because there were `connections_max`, or `connections_max_per_ip` from their address.
     pub connections_refused: u64,
     /// Times the kernel was entered.
     pub enters: u64,
@@ -96,6 +101,8 @@ pub struct Uring {
     pub(super) gathered: Vec<Option<Box<Gathered>>>,
     #[expect(clippy::vec_box, reason = "the kernel keeps the address of a message")]
     pub(super) unused_gathered: Vec<Box<Gathered>>,
+    pub(super) pipes: Pipes,
+    pub(super) windows: Windows,
     pub(super) residency: Residency,
     pub(super) cold_reads: Vec<ColdRead>,
     /// Cold data lands here, and nobody reads it.
@@ -140,6 +147,8 @@ impl Uring {
             flushing: Vec::new(),
             gathered: Vec::new(),
             unused_gathered: Vec::new(),
+            pipes: Pipes::default(),
+            windows: Windows::default(),
             residency: Residency::new(),
             cold_reads: Vec::new(),
             scratch: Vec::new(),
@@ -204,7 +213,7 @@ impl Uring {
             Op::Send | Op::PollOut | Op::ColdRead | Op::SpliceIn | Op::SpliceOut => {
                 self.send_progressed(id, token.op, entry.result(), events)
             }
-            Op::SendZc => {}
+            Op::SendZc => self.window_progressed(token.slot, entry, events),
             Op::Accept => self.accepted(entry, events),
             Op::Bell => {
                 self.bell_armed = false;
@@ -319,6 +328,7 @@ impl Drop for Uring {
             // Rather lose memory than let the kernel write into what is freed.
             std::mem::forget(std::mem::take(&mut self.table));
             std::mem::forget(std::mem::take(&mut self.gathered));
+            std::mem::forget(std::mem::take(&mut self.windows));
             std::mem::forget(std::mem::take(&mut self.scratch));
             std::mem::forget(std::mem::take(&mut self.bell_count));
             std::mem::forget(self.small.clone());

@@ -12,6 +12,7 @@ use crate::ids::{ConnectionId, JobOwner, Position};
 use crate::limits::SMALL_BUFFER_SIZE;
 use crate::parts::{FileRange, OpenFile, Reply};
 
+const ALL_PATHS: [FetchPath; 4] = [FetchPath::Sendfile, FetchPath::Splice, FetchPath::SendZc, FetchPath::Copy];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Shard {
@@ -320,6 +321,18 @@ fn connections_beyond_the_limit_are_closed_and_counted() {
         shard.ring.wait(Some(clock::monotonic_ns() + 10_000_000), &mut shard.events).expect("wait");
     }
     assert!(reader.join().expect("reader") && shard.events.is_empty());
+    let mut shard2 = Shard::new(Settings { connections_max_per_ip: 1, ..Settings::default() });
+    for _ in 0..3 {
+        let (client, connection) = shard2.accepted();
+        let refused_before = shard2.ring.counters().connections_refused;
+        let _refused = shard2.connect();
+        while shard2.ring.counters().connections_refused == refused_before {
+            shard2.ring.wait(Some(clock::monotonic_ns() + 10_000_000), &mut shard2.events).expect("wait");
+        }
+        assert!(shard2.events.is_empty());
+        shard2.ring.close(connection);
+        drop(client);
+    }
     shard.ring.stop_listening();
     shard.ring.wait(Some(0), &mut shard.events).expect("wait");
     shard.ring.wait(Some(0), &mut shard.events).expect("wait");
@@ -457,7 +470,7 @@ fn a_file_is_closed_only_when_no_reply_needs_it_any_more() {
 
 #[test]
 fn replies_with_files_arrive_whole_by_every_path() {
-    for fetch_path in [FetchPath::Sendfile, FetchPath::Copy] {
+    for fetch_path in ALL_PATHS {
         let mut shard = Shard::new(Settings { fetch_path, ..Settings::default() });
         let (mut client, connection) = shard.accepted();
         let (file, all) = shard.file("a", 5_000_000);
@@ -477,6 +490,45 @@ fn replies_with_files_arrive_whole_by_every_path() {
         (got, client) = reader.join().expect("reader");
         assert!(got == expected, "{fetch_path:?}");
         drop(client);
+    }
+}
+
+#[test]
+fn a_connection_closed_while_it_sends_from_a_file_ends_by_every_path() {
+    for fetch_path in ALL_PATHS {
+        let mut shard = Shard::new(Settings { fetch_path, ..Settings::default() });
+        let (file, all) = shard.file("a", 8_000_000);
+        for turns in 0..6 {
+            let (client, connection) = shard.accepted();
+            shard.ring.send(connection, with_file(b"head", &file, 0, all.len(), b""));
+            for _ in 0..turns {
+                shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+            }
+            shard.ring.close(connection);
+            shard.replies_back(1);
+            let deadline = clock::monotonic_ns() + PATIENCE.as_nanos() as u64;
+            while shard.ring.connection_count() > 0 || Rc::strong_count(&file) > 1 {
+                assert!(clock::monotonic_ns() < deadline, "never closed, {fetch_path:?}");
+                shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+                shard.events.clear();
+            }
+            drop(client);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_became_shorter_ends_the_connection() {
+    for fetch_path in ALL_PATHS {
+        let mut shard = Shard::new(Settings { fetch_path, ..Settings::default() });
+        let (file, _) = shard.file("a", 100_000);
+        let (mut client, connection) = shard.accepted();
+        shard.ring.receive(connection, None);
+        shard.ring.run(Job::Truncate { file: file.clone(), size: 10 }).expect("truncate");
+        shard.ring.send(connection, with_file(b"", &file, 4096, 90_000, b""));
+        assert_eq!(shard.hangup().0, connection);
+        shard.ring.close(connection);
+        assert!(matches!(client.read(&mut [0; 8]), Ok(0) | Err(_)), "{fetch_path:?}");
     }
 }
 
@@ -613,14 +665,19 @@ fn a_connection_closed_with_unacknowledged_bytes_taints_the_file() {
 
 #[test]
 fn a_reader_on_this_host_taints_what_it_is_sent_by_reference_and_nothing_else() {
-    for (fetch_path, tainted) in [(FetchPath::Sendfile, true), (FetchPath::Copy, false)] {
+    for fetch_path in ALL_PATHS {
+        let tainted = matches!(fetch_path, FetchPath::Sendfile | FetchPath::Splice);
         let mut shard = Shard::new(Settings { fetch_path, ..Settings::default() });
         let (mut client, connection) = shard.accepted();
         let (file, all) = shard.file("a", 30_000);
         shard.ring.send(connection, with_file(b"", &file, 0, all.len(), b""));
         shard.replies_back(1);
         assert_eq!(file.tainted.get(), tainted, "{fetch_path:?}");
-        assert_eq!(Rc::strong_count(&file), 1, "and holds nothing");
+        let deadline = clock::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        while Rc::strong_count(&file) > 1 {
+            assert!(fetch_path == FetchPath::SendZc && clock::monotonic_ns() < deadline, "held for good");
+            shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+        }
         if !tainted {
             // What is not tainted and not held may be overwritten, whatever the peer has read by then.
             shard.ring.write(&file, Position(0), &[IoSlice::new(&vec![0; all.len()])]).expect("write");
