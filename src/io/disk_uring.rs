@@ -41,7 +41,7 @@ struct Running {
     /// Bytes of the job's range that are done, for those that take several operations.
     done: u64,
     /// Paths the kernel reads.
-    paths: [CString; 2],
+    paths: Option<[CString; 2]>,
 }
 
 /// Jobs of one shard.
@@ -176,9 +176,9 @@ impl Uring {
             _ => None,
         };
         let paths = match &job {
-            Job::Rename { from, to } => c_path(from).and_then(|from| Ok([from, c_path(to)?])),
-            Job::Remove { path } => c_path(path).map(|path| [path, CString::default()]),
-            _ => Ok([CString::default(), CString::default()]),
+            Job::Rename { from, to } => c_path(from).and_then(|from| Ok(Some([from, c_path(to)?]))),
+            Job::Remove { path } => c_path(path).map(|path| Some([path, CString::default()])),
+            _ => Ok(None),
         };
         let paths = match paths {
             Ok(paths) => paths,
@@ -207,6 +207,7 @@ impl Uring {
         let running = self.jobs.running[slot as usize].as_ref().expect("running");
         let dir = types::Fd(self.data_dir_file.as_raw_fd());
         let fd = |file: &Rc<OpenFile>| types::Fd(file.handle);
+        let path = |place: usize| running.paths.as_ref().map_or(std::ptr::null(), |paths| paths[place].as_ptr());
         let done = running.done;
         let entry = match &running.job {
             Job::Preallocate { file, position, size } => {
@@ -227,10 +228,8 @@ impl Uring {
             }
             // By a worker: the last close of a deleted file frees its pages on the spot.
             Job::Close { file } => opcode::Close::new(fd(file)).build().flags(squeue::Flags::ASYNC),
-            Job::Rename { .. } => {
-                opcode::RenameAt::new(dir, running.paths[0].as_ptr(), dir, running.paths[1].as_ptr()).build()
-            }
-            Job::Remove { .. } => opcode::UnlinkAt::new(dir, running.paths[0].as_ptr()).build(),
+            Job::Rename { .. } => opcode::RenameAt::new(dir, path(0), dir, path(1)).build(),
+            Job::Remove { .. } => opcode::UnlinkAt::new(dir, path(0)).build(),
             Job::RemoveDir { .. } | Job::Replace { .. } => unreachable!("the helper's errands"),
         };
         // SAFETY: paths are on the heap of `running` until the job ended; the scratch memory lives as long as the ring.

@@ -134,7 +134,7 @@ fn peer_address(fd: RawFd) -> Option<SocketAddr> {
     }
 }
 
-fn close_fd(fd: RawFd) {
+pub(super) fn close_fd(fd: RawFd) {
     // SAFETY: `fd` is a connection's own descriptor, used by nobody after this.
     unsafe { libc::close(fd) };
 }

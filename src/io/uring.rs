@@ -21,7 +21,7 @@ pub use super::kernel_ring::RingError;
 use super::peers::Peers;
 use super::residency::{ColdRead, Residency};
 use super::send_zc::Windows;
-use super::sockets::{Connections, Listener};
+use super::sockets::{Connections, Listener, State, close_fd};
 use super::splice::Pipes;
 use super::token::{Op, Token};
 use super::{Event, ReceiveBuffer, Ring, clock};
@@ -226,6 +226,7 @@ impl Uring {
 
     /// One turn. Returns without waiting when there is something to hand out or to go on with.
     fn turn(&mut self, deadline_ns: Option<u64>, events: &mut Vec<Event>) -> io::Result<()> {
+        let before = events.len();
         let now_ns = clock::monotonic_ns();
         if now_ns >= self.trim_at_ns {
             self.trim_at_ns = now_ns + TRIM_INTERVAL_NS;
@@ -236,7 +237,7 @@ impl Uring {
         self.feed_starved();
         self.flush(events);
         events.append(&mut self.pending);
-        let go_on = !events.is_empty() || !self.to_flush.is_empty();
+        let go_on = events.len() > before || !self.to_flush.is_empty();
         let timeout_ns = wake.into_iter().flatten().min().map(|wake_ns| wake_ns.saturating_sub(now_ns));
         let want = u32::from(!go_on && timeout_ns != Some(0));
         self.counters.enters += 1;
@@ -293,7 +294,6 @@ impl Ring for Uring {
     }
     fn wait(&mut self, deadline_ns: Option<u64>, events: &mut Vec<Event>) -> io::Result<()> {
         let before = events.len();
-        assert_eq!(before, 0, "the caller has acted on all events");
         loop {
             self.turn(deadline_ns, events)?;
             if events.len() > before || deadline_ns.is_some_and(|deadline_ns| clock::monotonic_ns() >= deadline_ns) {
@@ -324,6 +324,7 @@ impl Drop for Uring {
             self.kernel.drain(&mut completions);
             completions.iter().for_each(|entry| self.complete(entry, &mut events));
         }
+        self.table.slots.iter().filter(|c| c.state != State::Free).for_each(|c| close_fd(c.fd));
         if self.in_flight > 0 {
             // Rather lose memory than let the kernel write into what is freed.
             std::mem::forget(std::mem::take(&mut self.table));
