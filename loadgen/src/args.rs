@@ -15,6 +15,7 @@ use std::time::Duration;
     version,
     about = "Measures Ringlane and any other Kafka-compatible broker, and draws reports people can compare",
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     after_help = "Without a command: `loadgen run`. Without --bootstrap it starts Ringlane itself."
 )]
 pub struct Cli {
@@ -49,7 +50,7 @@ pub struct RunArgs {
     /// Address of a running broker, HOST:PORT[,HOST:PORT]; without it Ringlane is started here
     #[arg(long, value_name = "HOST:PORT")]
     pub bootstrap: Option<String>,
-    /// Start and measure this broker instead: apache-kafka
+    /// Start and measure this broker instead: apache-kafka, or sink (discards everything: the generator alone)
     #[arg(long, value_name = "NAME", conflicts_with = "bootstrap")]
     pub peer: Option<String>,
     /// Process id of the broker, when it runs here and is not found by its port
@@ -148,7 +149,7 @@ pub struct ReportArgs {
 
 #[derive(Args, Clone)]
 pub struct PeerArgs {
-    /// apache-kafka or ringlane
+    /// apache-kafka, ringlane, or sink
     pub name: String,
     #[command(flatten)]
     pub place: PlaceArgs,

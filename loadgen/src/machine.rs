@@ -165,9 +165,27 @@ pub fn meminfo(field: &str) -> u64 {
     kib * 1024
 }
 
+/// CPU seconds that all processes of this host have used so far, and seconds a hypervisor took away.
+pub fn host_cpu_s() -> f64 {
+    let text = read("/proc/stat");
+    let fields: Vec<f64> =
+        text.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal
+    [0, 1, 2, 5, 6, 7].iter().filter_map(|i| fields.get(*i)).sum::<f64>() / 100.0
+}
+
+/// CPU seconds of this process so far.
+pub fn process_cpu_s() -> f64 {
+    cpu_s(UsageWho::RUSAGE_SELF)
+}
+
 /// CPU seconds of the calling thread so far.
 pub fn thread_cpu_s() -> f64 {
-    getrusage(UsageWho::RUSAGE_THREAD).map_or(0.0, |r| {
+    cpu_s(UsageWho::RUSAGE_THREAD)
+}
+
+fn cpu_s(who: UsageWho) -> f64 {
+    getrusage(who).map_or(0.0, |r| {
         let s = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
         s(r.user_time()) + s(r.system_time())
     })

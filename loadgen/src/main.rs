@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod run_file;
 mod saturate;
+mod sink;
 mod target;
 mod wire;
 mod worker;

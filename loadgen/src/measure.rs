@@ -53,7 +53,16 @@ pub struct Measured {
     /// Records that were sent but are not in the log, per ListOffsets.
     pub records_missing: i64,
     pub interrupted: bool,
+    /// Cores that processes other than the broker and this one kept busy; 0 when the broker cannot be seen.
+    pub other_cores_busy: f64,
     pub failure: Option<anyhow::Error>,
+}
+
+/// What was used until one end of the measured time.
+struct Sample {
+    broker: Option<Usage>,
+    host_cpu_s: f64,
+    own_cpu_s: f64,
 }
 
 /// A partition of one of the topics.
@@ -104,7 +113,7 @@ impl Bench {
             let count = if w.produces() && w.producers > 0 { w.producers } else { seats.len() };
             let layout = lay_out(&seats, count);
             let rate = self.rate(job);
-            let limit = self.batch_limit(w, rate, layout.len());
+            let limit = self.batch_limit(w, rate, layout.len().max(seats.len()));
             let encoder = |seed| RecordEncoder::new(job.cell.record_size.clone(), w.keys.clone(), seed);
             let first = destination(produce_version, &layout[0][0], job);
             let prebuilt = Prebuilt::new(&first, encoder(1), limit, w.codec)?;
@@ -165,7 +174,11 @@ impl Bench {
         drop(slices);
 
         // Collect until the last worker is gone, sampling the broker at both ends of the measured time.
-        let usage = || job.pid.and_then(Usage::of);
+        let usage = || Sample {
+            broker: job.pid.and_then(Usage::of),
+            host_cpu_s: machine::host_cpu_s(),
+            own_cpu_s: machine::process_cpu_s(),
+        };
         let (mut before, mut after) = (None, None);
         let mut seconds: BTreeMap<i64, Slice> = BTreeMap::new();
         loop {
@@ -189,8 +202,8 @@ impl Bench {
             }
         }
         let now = self.clock.now();
-        let before = before.unwrap_or((now, None));
-        let after = after.unwrap_or((now.min(schedule.measure_until), usage()));
+        let before = before.unwrap_or_else(|| (now, usage()));
+        let after = after.unwrap_or_else(|| (now.min(schedule.measure_until), usage()));
         let mut outcomes: Vec<Outcome> = Vec::new();
         for thread in threads {
             match thread.join() {
@@ -202,6 +215,10 @@ impl Bench {
         let sent: u64 = outcomes.iter().map(|o| o.records_sent).sum();
         let mut total = Slice::new(0);
         seconds.values().filter(|s| s.second >= 0).for_each(|s| total.merge(s));
+        // An error during warm-up is an error.
+        for (name, count) in seconds.values().filter(|s| s.second < 0).flat_map(|s| &s.errors) {
+            *total.errors.entry(name.clone()).or_default() += count;
+        }
         let unanswered = outcomes.iter().map(|o| o.unanswered).sum();
         let records_missing = if producing && failure.is_none() && unanswered == 0 && total.errors.is_empty() {
             records_missing(&seats, ends_before, sent)?
@@ -224,8 +241,8 @@ impl Bench {
             consumed_bytes_per_second: (producing && w.consumers > 0)
                 .then_some(total.consumed.payload_bytes as f64 / measured_s),
             latency_ms: Latency::of(&total.from_intended),
-            broker: match (before.1, after.1) {
-                (Some(before), Some(after)) => broker_use(&before, &after, measured_s, gb, messages),
+            broker: match (&before.1.broker, &after.1.broker) {
+                (Some(before), Some(after)) => broker_use(before, after, measured_s, gb, messages),
                 _ => BrokerUse::default(),
             },
             generator_busy: outcomes.iter().map(|o| o.busy).fold(0.0, f64::max),
@@ -241,8 +258,12 @@ impl Bench {
             .map(|(name, h)| (name.to_string(), histogram_to_text(h)))
             .collect(),
         };
+        let (b, a) = (&before.1, &after.1);
+        let broker_cpu_s = a.broker.map_or(0.0, |u| u.cpu_s) - b.broker.map_or(0.0, |u| u.cpu_s);
+        let others = (a.host_cpu_s - b.host_cpu_s) - (a.own_cpu_s - b.own_cpu_s) - broker_cpu_s;
         Ok(Measured {
             result,
+            other_cores_busy: if job.pid.is_some() { (others / measured_s).max(0.0) } else { 0.0 },
             total,
             records_per_request,
             behind_s: outcomes.iter().map(|o| o.behind_s).fold(0.0, f64::max),

@@ -92,6 +92,7 @@ pub struct Recorder {
     slices: Sender<Slice>,
     /// Errors since the last success: a broker that only refuses must end the run.
     pub errors_in_a_row: u64,
+    pub last_error: String,
     /// Acknowledged payload since the start, warm-up included.
     pub payload_bytes_total: u64,
 }
@@ -148,6 +149,7 @@ impl Recorder {
     }
 
     pub fn error(&mut self, name: String) {
+        self.last_error.clone_from(&name);
         *self.slice.errors.entry(name).or_default() += 1;
         self.errors_in_a_row += 1;
     }

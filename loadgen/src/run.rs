@@ -478,6 +478,10 @@ fn warnings_of(cell: &Cell, measured: &[Measured]) -> Vec<String> {
     if measured.iter().any(|m| m.unanswered > 0) {
         warnings.push("some requests were still unanswered five seconds after the end".into());
     }
+    let others = measured.iter().map(|m| m.other_cores_busy).fold(0.0, f64::max);
+    if others > OTHER_CORES_BUSY_MAX {
+        warnings.push(format!("other processes kept up to {others:.1} cores of this host busy meanwhile"));
+    }
     if measured.iter().any(|m| m.interrupted) {
         warnings.push("interrupted: the last repeat is short".into());
     }
@@ -487,6 +491,8 @@ fn warnings_of(cell: &Cell, measured: &[Measured]) -> Vec<String> {
     warnings
 }
 
+/// More than this, and a figure says as much about the other processes.
+const OTHER_CORES_BUSY_MAX: f64 = 0.15;
 const BUSY: f64 = 0.9;
 
 fn limited_by(cell: &Cell, repeats: &[RepeatResult], broker_busy: Option<f64>, generator_busy: f64) -> String {

@@ -4,6 +4,7 @@
 use crate::admin::Admin;
 use crate::machine;
 use crate::run_file::TargetFacts;
+use crate::sink;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -41,14 +42,30 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 const JVM_PREHEAT_S: f64 = 20.0;
 
 impl Target {
-    /// `ringlane`, `apache-kafka`, or the address of a running broker.
+    /// `ringlane`, `apache-kafka`, `sink`, or the address of a running broker.
     pub fn open(name: &str, place: &Place, pid: Option<i32>) -> Result<Target> {
         match name {
             "ringlane" => Target::ringlane(place),
             "apache-kafka" => Target::apache_kafka(place),
+            "sink" => Target::sink(place),
             address if address.contains(':') => Target::running(address, pid),
-            _ => bail!("unknown broker {name:?}; use ringlane, apache-kafka, or HOST:PORT"),
+            _ => bail!("unknown broker {name:?}; use ringlane, apache-kafka, sink, or HOST:PORT"),
         }
+    }
+
+    /// The generator alone: its own discarding broker, on the broker's cores, in this process.
+    fn sink(place: &Place) -> Result<Target> {
+        let address = sink::start(&place.cores, sink::Manners::parse(&place.overrides)?)?;
+        let facts = TargetFacts {
+            name: "sink".into(),
+            kind: "sink".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            bootstrap: address.to_string(),
+            cores: place.cores.clone(),
+            nodes: 1,
+            ..TargetFacts::default()
+        };
+        Ok(Target { facts, pid: None, preheat_s: 0.0, process: None })
     }
 
     /// A broker somebody else started. When it is on this host its CPU time can be told.

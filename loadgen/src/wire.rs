@@ -57,6 +57,12 @@ impl Request {
         r.i16(api).i16(version).i32(correlation).string(CLIENT_ID);
         r
     }
+    /// A reply with header version 0, which has the same frame; for the sink.
+    pub fn bare(correlation: i32) -> Self {
+        let mut r = Request(vec![0; 4]);
+        r.i32(correlation);
+        r
+    }
     pub fn i8(&mut self, v: i8) -> &mut Self {
         self.0.push(v as u8);
         self
@@ -104,6 +110,9 @@ pub fn set_size(frame: &mut [u8], size: usize) {
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Reader(bytes)
+    }
     /// `body` starts at the correlation id.
     pub fn reply(body: &'a [u8]) -> Result<(i32, Self)> {
         let mut r = Reader(body);
@@ -299,4 +308,22 @@ pub fn error_name(code: i16) -> String {
         _ => return format!("ERROR_{code}"),
     };
     name.to_string()
+}
+
+/// What a user can do about an error that does not go away.
+pub fn error_hint(name: &str) -> &'static str {
+    match name {
+        "KAFKA_STORAGE_ERROR" => "its disk is full or broken; free space there and look at its log",
+        "MESSAGE_TOO_LARGE" | "RECORD_LIST_TOO_LARGE" => {
+            "lower --batch-bytes, or raise max.message.bytes with --topic-config"
+        }
+        "NOT_ENOUGH_REPLICAS" | "NOT_ENOUGH_REPLICAS_AFTER_APPEND" => {
+            "too few brokers are in sync for min.insync.replicas; start them, or lower it with --topic-config"
+        }
+        "TOPIC_AUTHORIZATION_FAILED" => "allow this client to use topics named loadgen-*",
+        "NOT_LEADER_OR_FOLLOWER" | "FENCED_LEADER_EPOCH" => {
+            "leaders moved during the run; wait until the cluster rests"
+        }
+        _ => "the broker's own log says why",
+    }
 }

@@ -8,6 +8,7 @@ use crate::machine;
 use crate::pacer::Pacer;
 use crate::producer::{Producer, Pumped};
 use crate::recorder::{Recorder, Schedule, Slice};
+use crate::wire;
 use anyhow::{Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::sync::Arc;
@@ -98,7 +99,9 @@ impl Worker {
                 }
             }
             if recorder.errors_in_a_row >= ERRORS_IN_A_ROW_MAX {
-                bail!("the broker refused {ERRORS_IN_A_ROW_MAX} requests in a row; see the errors by code");
+                let error = &recorder.last_error;
+                let hint = wire::error_hint(error);
+                bail!("the broker answered {error} to {ERRORS_IN_A_ROW_MAX} requests in a row: {hint}");
             }
 
             // Issue and send. Open loop: whichever connection has room takes the next due request, in turn.

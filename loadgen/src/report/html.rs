@@ -12,7 +12,12 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 pub fn page(runs: &[RunFile]) -> Result<String> {
     let comparison = Comparison::of(runs);
     let first = &runs[0];
-    let title = if runs.len() == 1 { first.workload.name.clone() } else { format!("{} runs compared", runs.len()) };
+    let title = if runs.len() == 1 {
+        let brokers: Vec<&str> = first.targets.iter().map(|t| t.name.as_str()).collect();
+        format!("{}: {}", brokers.join(" beside "), first.workload.name)
+    } else {
+        format!("{} runs compared", runs.len())
+    };
     let mut warnings: Vec<String> = comparison.warnings.clone();
     warnings.extend(runs.iter().flat_map(|r| r.all_warnings()));
     warnings.dedup();
@@ -260,7 +265,7 @@ fn latency(c: &Comparison<'_>) -> Result<Markup> {
             x_title: "percentile of requests",
             y_title: "latency, ms",
             show_x: &show_x,
-            show_y: &ms,
+            show_y: &tick,
             log: true,
             x_labels: 5,
         };
@@ -332,7 +337,7 @@ fn rate_against_latency(c: &Comparison<'_>) -> Result<Markup> {
         x_title: "messages per second",
         y_title: "p99, ms",
         show_x: &human,
-        show_y: &ms,
+        show_y: &tick,
         log: true,
         x_labels: 8,
     };
@@ -359,7 +364,7 @@ fn over_time(c: &Comparison<'_>) -> Result<Markup> {
             // Repeats one after the other, as if no time had passed between them.
             let seconds = cell.repeats.iter().flat_map(|r| {
                 // The last second of a repeat may be a part of one.
-                let whole = (r.measured_s.floor() as usize).max(1);
+                let whole = (r.measured_s.round() as usize).max(1);
                 r.seconds.iter().take(whole)
             });
             let points: Vec<(f64, f64)> =
@@ -372,13 +377,14 @@ fn over_time(c: &Comparison<'_>) -> Result<Markup> {
         if lines.is_empty() {
             continue;
         }
+        let longest = lines.iter().map(|l| l.points.len()).max().unwrap_or(2);
         let axes = Axes {
             x_title: "measured second, all repeats in a row",
             y_title: "messages per second",
             show_x: &|x| format!("{x:.0}"),
             show_y: &human,
             log: false,
-            x_labels: 10,
+            x_labels: longest.min(10),
         };
         let title = if chart.is_empty() {
             "Messages in each second".into()
@@ -412,6 +418,11 @@ fn ceiling_shares(c: &Comparison<'_>) -> Result<Markup> {
             (figure("How much of this host is used", caption, &legend, &plot::bars(&groups, &|v| format!("{:.0} %", v * 100.0))?))
         }
     })
+}
+
+/// A power of ten in milliseconds, as short as it can be.
+fn tick(ms: f64) -> String {
+    if ms >= 1000.0 { format!("{} s", ms / 1000.0) } else { format!("{ms}") }
 }
 
 fn table(t: &Table) -> Markup {
