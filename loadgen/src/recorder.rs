@@ -104,6 +104,7 @@ impl Recorder {
             slice: Slice::new(schedule.second(schedule.start)),
             slices,
             errors_in_a_row: 0,
+            last_error: String::new(),
             payload_bytes_total: 0,
         }
     }
