@@ -296,10 +296,25 @@ impl RunFile {
     /// Everything that belongs on top of a report, cells' own warnings included.
     pub fn all_warnings(&self) -> Vec<String> {
         let mut all = self.warnings.clone();
+        // The same warning at many cells (figures apart) is said once.
+        let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
         for cell in &self.cells {
-            for w in &cell.warnings {
-                all.push(format!("{} {}: {w}", cell.target, cell.label()));
+            for warning in &cell.warnings {
+                let kind: String = warning.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+                let text = format!("{} {}: {warning}", cell.target, cell.label());
+                match kinds.iter_mut().find(|(k, _)| *k == kind) {
+                    Some((_, texts)) => texts.push(text),
+                    None => kinds.push((kind, vec![text])),
+                }
             }
+        }
+        for (_, mut texts) in kinds {
+            if texts.len() > 3 {
+                let more = texts.len() - 1;
+                texts.truncate(1);
+                texts[0] += &format!(" (and {more} more cells)");
+            }
+            all.extend(texts);
         }
         all
     }

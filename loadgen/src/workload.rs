@@ -351,6 +351,16 @@ pub struct Cell {
 impl Workload {
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
+        if !self.produces() {
+            // Only the size of the records matters to consumers.
+            let cell = |size: &RecordSize| Cell {
+                acks: Acks::Leader,
+                record_size: size.clone(),
+                payload: Payload::Prebuilt,
+                rate: Rate::Max,
+            };
+            return self.record_sizes.iter().map(cell).collect();
+        }
         for &payload in &self.payloads {
             for &acks in &self.acks {
                 for record_size in &self.record_sizes {
