@@ -326,6 +326,7 @@ impl WorkloadArgs {
             Some(0) => NO_PRODUCERS,
             Some(count) => count,
         };
+        let fill_bytes = workload::bytes(&word(&self.fill, &file.fill, "0")).context("--fill")? as u64;
         let workload = Workload {
             name: word(&self.name, &file.name, "run"),
             acks: list(&word(&self.acks, &file.acks, "1"), "--acks")?,
@@ -351,8 +352,9 @@ impl WorkloadArgs {
             fetch_wait_ms: (seconds(&word(&self.fetch_wait, &file.fetch_wait, "500ms")).context("--fetch-wait")?
                 * 1000.0) as i32,
             check: word(&self.check, &file.check, "discard").parse().context("--check")?,
-            fill_bytes: workload::bytes(&word(&self.fill, &file.fill, "0")).context("--fill")? as u64,
-            cold: self.cold || file.cold,
+            fill_bytes,
+            // A file's `cold` means nothing where --fill 0 took the filled topic away.
+            cold: self.cold || file.cold && fill_bytes > 0,
             duration_s: seconds(&word(&self.duration, &file.duration, "5s")).context("--duration")?,
             warmup_s: seconds(&word(&self.warmup, &file.warmup, "1s")).context("--warmup")?,
             repeats: self.repeats.or(file.repeats).unwrap_or(3),

@@ -34,6 +34,8 @@ pub struct Habits {
     pub check: Check,
     /// Goes back to the start at the end of the partition, instead of waiting for more.
     pub replay: bool,
+    /// Records how long each fetch took; not where producers record their own latency.
+    pub latency: bool,
     /// Mean value size, to tell payload from wire bytes without decoding records.
     pub record_size_mean: f64,
 }
@@ -99,7 +101,7 @@ impl Consumer {
                 let records = self.take_in(frame, clock, now, recorder)?;
                 let payload_bytes = (records as f64 * self.habits.record_size_mean) as u64;
                 recorder.consumed(now, &Counts { requests: 1, records, payload_bytes, wire_bytes: size });
-                if self.habits.replay {
+                if self.habits.latency {
                     recorder.fetch_answered(now, asked);
                 }
                 self.pump(clock)?;
@@ -247,7 +249,7 @@ mod tests {
         let schedule = Schedule { start: 0, measure_from: 0, measure_until: u64::MAX / 2 };
         let mut recorder = Recorder::new(schedule, tx);
         let clock = Clock::start();
-        let habits = Habits { run: 1, check: Check::Verify, replay: false, record_size_mean: 100.0 };
+        let habits = Habits { run: 1, check: Check::Verify, replay: false, latency: false, record_size_mean: 100.0 };
         let mut place = Place::new(0, 0);
         let mut bad = batch(40, 50);
         let last = bad.len() - 1;

@@ -326,6 +326,7 @@ impl Bench {
                         run: self.run_id,
                         check: w.check,
                         replay: job.replay.is_some(),
+                        latency: !w.produces(),
                         record_size_mean: job.cell.record_size.mean(),
                     };
                     all[turn].push(Consumer::new(link, version, topic, limits, habits, places));

@@ -63,6 +63,8 @@ pub fn split_cores(place: &PlaceArgs) -> Result<(Vec<usize>, Vec<usize>)> {
 }
 
 const CEILING_S: f64 = 0.3;
+const PREHEAT_CELLS_MAX: usize = 6;
+const PREHEAT_FILL_BYTES: u64 = 300 << 20;
 
 impl Session {
     pub fn open(place: &PlaceArgs, words: &WorkloadArgs, names: &[String], pid: Option<i32>) -> Result<Session> {
@@ -161,15 +163,21 @@ impl Session {
             }
             self.progress.note(&format!("{}: {seconds} s of unmeasured load", self.targets[i].facts.name));
             // Every acks level and size gets its share of the time.
-            let mut mixed = self.workload.clone();
-            (mixed.warmup_s, mixed.duration_s) = (0.0, seconds / cells.len().min(6) as f64);
-            mixed.producers = if mixed.produces() { mixed.producers } else { 0 };
-            mixed.fill_bytes = 0;
-            for cell in cells.iter().take(6) {
+            let share_s = seconds / cells.len().min(PREHEAT_CELLS_MAX) as f64;
+            let w = &self.workload;
+            let mixed = Workload {
+                warmup_s: 0.0,
+                duration_s: share_s,
+                fill_bytes: w.fill_bytes.min(PREHEAT_FILL_BYTES),
+                ..w.clone()
+            };
+            for cell in cells.iter().take(PREHEAT_CELLS_MAX) {
                 let cell = Cell { rate: Rate::Max, ..cell.clone() };
-                let topics = self.create_topics(i, &mixed)?;
-                self.measure(i, &mixed, &cell, &topics, None, None)?;
+                let topics = if mixed.produces() { self.create_topics(i, &mixed)? } else { Vec::new() };
+                let replay = if mixed.fill_bytes > 0 { Some(self.fill(i, &mixed, &cell)?) } else { None };
+                self.measure(i, &mixed, &cell, &topics, replay.as_deref(), None)?;
                 self.delete_topics(i, &topics);
+                self.delete_topics(i, &replay.into_iter().collect::<Vec<_>>());
             }
         }
         Ok(())
