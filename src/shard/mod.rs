@@ -103,7 +103,12 @@ impl<I: Ring + Disk> Shard<I> {
         while !self.stopped {
             self.turn(&mut events)?;
         }
-        Ok(self.closed.take())
+        Ok(self.take_closed())
+    }
+
+    /// The logs it closed when it stopped, unless one of them could not be closed in good order.
+    pub fn take_closed(&mut self) -> Option<Vec<ClosedPartition>> {
+        self.closed.take()
     }
 
     /// Has it stopped?
