@@ -426,7 +426,12 @@ impl Broker {
         !self.orphans.is_empty() || self.partitions().any(|p| p.log.wants_acknowledgements())
     }
 
-    /// Clean shutdown of every log. None: one of them could not be closed in good order.
+    /// Is no disk job of any log under way?
+    pub fn logs_are_quiet(&self) -> bool {
+        self.partitions().all(|p| p.log.is_quiet())
+    }
+
+    /// Clean shutdown of every log, once they are quiet. None: one of them could not be closed in good order.
     pub fn close_logs(&mut self, disk: &mut dyn Disk) -> Option<Vec<ClosedPartition>> {
         let mut closed = Some(Vec::new());
         for partition in self.partitions.iter_mut().flatten() {

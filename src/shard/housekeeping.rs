@@ -17,6 +17,8 @@ const IDLE_EVERY_NS: u64 = 5_000_000_000;
 const INITIAL_TASK_DELAY_NS: u64 = 30_000_000_000;
 /// How long a stop waits for replies that are under way.
 const STOP_WAIT_NS: u64 = 2_000_000_000;
+/// How much longer a stop waits for disk jobs.
+const STOP_JOBS_WAIT_NS: u64 = 30_000_000_000;
 /// Longest sleep of the loop.
 const SLEEP_MAX_NS: u64 = 1_000_000_000;
 /// Sleep while a connection waits for memory.
@@ -48,7 +50,7 @@ impl Timers {
         self.stop_ns = now.monotonic_ns + STOP_WAIT_NS;
     }
     fn next(&self) -> u64 {
-        self.acknowledged_ns.min(self.retention_ns).min(self.idle_ns).min(self.stop_ns)
+        self.acknowledged_ns.min(self.retention_ns).min(self.idle_ns)
     }
 }
 
@@ -65,6 +67,9 @@ impl<I: Ring + Disk> Shard<I> {
             .min(self.broker.housekeeping_next_ns())
             .min(self.broker.fetches.next_deadline_ns())
             .min(now + SLEEP_MAX_NS);
+        if self.stopping {
+            deadline = deadline.min(now + STARVED_SLEEP_NS);
+        }
         if self.someone_starves() {
             deadline = deadline.min(now + STARVED_SLEEP_NS);
         }
@@ -124,7 +129,10 @@ impl<I: Ring + Disk> Shard<I> {
         let in_line: usize = self.connections.iter().flatten().map(|c| c.in_line()).sum();
         let sending = self.connections.iter().flatten().any(|c| self.io.send_backlog(c.id) > 0);
         if (in_line > parked || sending) && now_ns < self.timers.stop_ns {
-            self.timers.stop_ns = self.timers.stop_ns.min(now_ns + STOP_WAIT_NS);
+            return;
+        }
+        // Jobs that are under way must end first, or what they leave half done is nobody's. A disk that hangs is not waited for.
+        if !self.broker.logs_are_quiet() && now_ns < self.timers.stop_ns + STOP_JOBS_WAIT_NS {
             return;
         }
         let open: Vec<_> = self.connections.iter().flatten().map(|c| c.id).collect();
