@@ -540,7 +540,9 @@ impl Log {
                     segment.named = segment.base_offset;
                 }
             }
-            // The file works under its old name too: recovery goes by its contents.
+            // The next roll did not wait for this job.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            // The file works under its old name too: recovery goes by its contents, and the next roll tries again.
             Err(e) => log::warn!("cannot rename {} to {}: {e}", from.display(), to.display()),
         }
     }

@@ -23,6 +23,7 @@ impl Log {
         recycle: bool,
         now: Now,
     ) -> Result<(), StorageError> {
+        self.finish_rename(disk)?;
         let retired = retain::deletable(
             &self.segments,
             &self.config,
@@ -63,6 +64,21 @@ impl Log {
         self.segments.push_back(fresh);
         self.retire(retired.saturating_sub(usize::from(recycled)).min(self.segments.len() - 1));
         self.tidy(disk);
+        Ok(())
+    }
+
+    /// A recycled file gets its name before the next segment begins, so that recovery has to look for one such file at most,
+    /// and finds it behind all others. Only a rename that took longer than filling a segment has not ended by then.
+    fn finish_rename(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        let Some(active) = self.segments.back_mut().filter(|s| s.named != s.base_offset) else { return Ok(()) };
+        let from = file_path(&self.dir, active.named, LOG);
+        let to = file_path(&self.dir, active.base_offset, LOG);
+        match disk.run(Job::Rename { from: from.clone(), to }) {
+            // The job has ended meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            result => result.map_err(failed("rename", &from))?,
+        }
+        active.named = active.base_offset;
         Ok(())
     }
 
