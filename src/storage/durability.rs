@@ -45,6 +45,8 @@ pub(super) struct Durability {
     /// Paths to remove, one after another, so that a crash never leaves a younger segment removed before an older one.
     pub removals: std::collections::VecDeque<PathBuf>,
     removing: bool,
+    /// The removal under way is that of a segment.
+    removing_log: bool,
     /// Files to close once nobody else holds them.
     closing: Vec<Rc<OpenFile>>,
     checkpoint_dirty: bool,
@@ -65,6 +67,10 @@ pub(super) struct Durability {
     jobs: u32,
     /// A sync or the like failed: what is on the device is not known any more.
     pub failed: bool,
+}
+
+fn is_log(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == super::LOG)
 }
 
 impl Durability {
@@ -88,6 +94,10 @@ impl Durability {
     pub fn new_active(&mut self, preallocated: u64) {
         self.preallocated = preallocated;
         self.preallocating = false;
+    }
+    /// Is a segment's file still to be removed?
+    pub fn removes_logs(&self) -> bool {
+        self.removing_log || self.removals.iter().any(|path| is_log(path))
     }
     /// `partition.checkpoint` is to be written.
     pub fn note_checkpoint(&mut self) {
@@ -321,7 +331,7 @@ impl Log {
             Job::Sync { file } => self.synced(&file, result),
             Job::Rename { from, to } => self.renamed(from, to, result),
             Job::Remove { path } => {
-                self.durability.removing = false;
+                (self.durability.removing, self.durability.removing_log) = (false, false);
                 if let Err(e) = result {
                     log::warn!("cannot remove {}: {e}", path.display());
                 }
@@ -389,6 +399,7 @@ impl Log {
             && let Some(path) = self.durability.removals.pop_front()
         {
             self.durability.removing = true;
+            self.durability.removing_log = is_log(&path);
             self.durability.start(disk, self.owner, Job::Remove { path });
         }
         // This list holds one `Rc`; another is with a job, a reader, or a segment.

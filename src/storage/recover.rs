@@ -455,7 +455,11 @@ impl Log {
     ) -> Result<(), StorageError> {
         let upto = self.segments.get(scan_from).map(|s| s.base_offset);
         let mut from = Offset(0);
-        for offset in snapshots.iter().rev().filter(|offset| upto.is_none_or(|upto| **offset <= upto)) {
+        // What came between an older snapshot and the first segment is gone. A producer that is not known may go on; one that is
+        // known by an old state would be refused.
+        let first = self.segments.front().map_or(Offset(0), |s| s.base_offset);
+        let usable = |offset: &&Offset| **offset >= first && upto.is_none_or(|upto| **offset <= upto);
+        for offset in snapshots.iter().rev().filter(usable) {
             let path = file_path(&self.dir, *offset, SNAPSHOT);
             let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
             if let Some(state) = ProducerState::decode(&bytes) {

@@ -105,7 +105,8 @@ impl Log {
     /// May the oldest segment's file be overwritten? Only if nobody reads it or still has its pages in a send queue, no job but
     /// write-back works on it, its pages are resident, and recovery knows that this happens.
     fn can_recycle(&mut self, disk: &mut dyn Disk) -> bool {
-        if !self.recycles() || !self.durability.recycling_noted {
+        // Recovery looks for a recycled file where the oldest one is: none may be left before it.
+        if !self.recycles() || !self.durability.recycling_noted || self.durability.removes_logs() {
             return false;
         }
         let Some(oldest) = self.segments.front() else { return false };
