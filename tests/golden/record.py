@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Records what a client and a broker say to each other: record.py LISTEN_PORT BROKER_PORT FILE
+"""Records what a client and a broker say to each other: record.py LISTEN_PORT BROKER FILE
 
-A proxy. Start the broker so that it advertises LISTEN_PORT, let the client use LISTEN_PORT, then interrupt.
+A proxy on 127.0.0.1. Start the broker on another port or loopback address, BROKER (HOST:PORT), so that it advertises
+127.0.0.1:LISTEN_PORT; let the client use that; then interrupt.
 FILE gets one line a frame, `request|reply API_KEY API_VERSION HEX` (without the frame's size): of each API and version
 the first few that are not large.
 """
@@ -43,8 +44,8 @@ def run(direction):
         pass  # one side hung up; the other direction sees it too
 
 
-def serve(client, broker_port):
-    broker = socket.create_connection(("127.0.0.1", broker_port))
+def serve(client, address):
+    broker = socket.create_connection(address)
     asked = {}
 
     def requests():
@@ -72,5 +73,6 @@ def finish(*_):
 signal.signal(signal.SIGINT, finish)
 signal.signal(signal.SIGTERM, finish)
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+host, port = sys.argv[2].rsplit(":", 1)
 while True:
-    serve(listener.accept()[0], int(sys.argv[2]))
+    serve(listener.accept()[0], (host, int(port)))
