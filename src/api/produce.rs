@@ -230,6 +230,12 @@ fn check_contents(partition: &Partition, batch: &Batch<'_>, strict: bool) -> Res
     if batch.attributes().is_control() {
         return Err(Refused::because(ErrorCode::InvalidRecord, "control batches are the broker's"));
     }
+    if batch.attributes().timestamp_type() == batch::TimestampType::LogAppendTime {
+        return Err(Refused::because(ErrorCode::InvalidTimestamp, "LogAppendTime is the broker's to set"));
+    }
+    if batch.producer_id() >= 0 && batch.base_sequence() < 0 {
+        return Err(Refused::because(ErrorCode::InvalidRecord, "an idempotent batch has no negative sequence"));
+    }
     if batch.attributes().is_transactional() {
         return Err(Refused::because(ErrorCode::InvalidTxnState, "transactions are not served"));
     }
