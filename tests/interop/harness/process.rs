@@ -1,12 +1,13 @@
 //! A child process whose output is read as it comes, and which never outlives the test.
 //!
 //! Standard output is what the harness acts on, line by line; standard error is kept for the failure message. Each
-//! child leads its own process group, so that dropping it ends whatever it started.
+//! child leads its own process group, so that dropping it ends whatever it started; should the test process itself be
+//! killed, a guard that reads from a pipe sees its end and does the same.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: cannot start {:?}: {error}", command.get_program()));
+        tell_guard("start", child.id());
         let output = Arc::new(Mutex::new(Output::default()));
         let readers = vec![
             read_lines(child.stdout.take().expect("stdout is piped"), output.clone(), true),
@@ -127,6 +129,7 @@ impl Process {
     fn end(&mut self) {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
+        tell_guard("end", self.child.id());
     }
 }
 
@@ -137,6 +140,29 @@ impl Drop for Process {
             eprintln!("{}", self.tail());
         }
     }
+}
+
+/// Keeps the list of running process groups, and kills them when the pipe from this process closes.
+const GUARD: &str = r#"
+alive=
+while read -r word pid; do
+    case $word in
+    start) alive="$alive $pid " ;;
+    end) alive=$(printf %s "$alive" | sed "s/ $pid //") ;;
+    esac
+done
+for pid in $alive; do kill -9 -- "-$pid"; done
+"#;
+
+fn tell_guard(word: &str, pid: u32) {
+    static GUARD_STDIN: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let guard = GUARD_STDIN.get_or_init(|| {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", GUARD]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        Mutex::new(sh.spawn().expect("starting sh").stdin.take().expect("stdin is piped"))
+    });
+    // Without the guard the tests still end what they started; only a killed test process would leave something.
+    let _ = writeln!(guard.lock().expect("no panic while it is held"), "{word} {pid}");
 }
 
 /// Runs to the end under a deadline and returns standard output; a non-zero exit fails the test.
