@@ -14,5 +14,7 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes that one batch may have after decompression when ListOffsets looks for a time in it.
 pub const LOOKUP_DECOMPRESSED_MAX: usize = 64 * 1024 * 1024;
+/// What all consumer groups of one shard may hold together: members, assignments, offsets.
+pub const GROUP_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const _: () = assert!(SMALL_BUFFER_SIZE < FRAME_RESERVE_MAX && FRAME_RESERVE_MAX < REQUEST_SIZE_MAX);

@@ -21,10 +21,10 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Encodable, StrBytes};
 use ringlane::group::record::{Committed, GroupValue, Key, Record, subscribed_topics};
 use ringlane::group::{Append, Caller, Config, Groups, Outcome, Reply, Topics, partition_for};
-use ringlane::ids::Now;
+use ringlane::ids::{Now, ReplyTo, Waiter};
 use ringlane::wire::ErrorCode;
 use uuid::Uuid;
 
@@ -193,9 +193,9 @@ impl World {
             self.waiters += 1;
         }
         let client = args.get("client").unwrap_or("c").to_owned();
+        let (waiter, version) = (self.waiters, args.number("v", 9));
         let caller = Caller {
-            waiter: self.waiters,
-            version: args.number("v", 9),
+            to: ReplyTo { waiter: Waiter(waiter), correlation_id: 0, api: 0, version },
             client_id: &client,
             client_host: "/127.0.0.1",
         };
@@ -283,11 +283,11 @@ impl World {
                     .with_member_id(member(args.get("member").unwrap_or("")))
                     .with_group_instance_id(instance);
                 let response = self.groups.heartbeat(&request, self.now);
-                self.say(format!("#{} heartbeat {}", caller.waiter, error(response.error_code)));
+                self.say(format!("#{} heartbeat {}", waiter, error(response.error_code)));
             }
             "leave" => {
                 let mut request = LeaveGroupRequest::default().with_group_id(group);
-                if caller.version < 3 {
+                if version < 3 {
                     request.member_id = member(args.get("member").unwrap_or(""));
                 } else {
                     let identities = args.0.iter().filter_map(|arg| arg.split_once('=')).filter_map(|(key, value)| {
@@ -312,7 +312,7 @@ impl World {
                         .with_committed_offset(rest.first().map_or(0, |offset| offset.parse().unwrap()))
                         .with_committed_leader_epoch(0)
                         .with_committed_metadata(rest.get(1).map(|data| text(data)));
-                    let (name, id) = named(topic, caller.version);
+                    let (name, id) = named(topic, version);
                     OffsetCommitRequestTopic::default()
                         .with_name(name)
                         .with_topic_id(id)
@@ -327,7 +327,7 @@ impl World {
                     .with_topics(topics.collect());
                 self.groups.commit(&caller, &request, &self.topics, self.now, &mut out);
             }
-            "fetch" => self.fetch(&args, caller.version),
+            "fetch" => self.fetch(&args, version),
             "offset-delete" => {
                 let topics = args.partitions().into_iter().map(|(topic, partition, _)| {
                     let partition = OffsetDeleteRequestPartition::default().with_partition_index(partition);
@@ -466,9 +466,10 @@ impl World {
     fn settle(&mut self, out: Outcome) {
         let mut out = Some(out);
         while let Some(now) = out.take() {
-            for (waiter, reply) in now.replies {
+            for (to, reply) in now.replies {
                 let line = describe(&reply);
-                self.say(format!("#{waiter} {line}"));
+                encode(&reply, to.version);
+                self.say(format!("#{} {line}", to.waiter.0));
             }
             let mut next = Outcome::default();
             for append in now.appends {
@@ -498,6 +499,19 @@ impl World {
         }
         self.groups.appended(append.id, result, self.now, out);
     }
+}
+
+/// Every reply must fit the version it was asked for in, or the last one of its API: the scripts ask in JoinGroup's versions.
+fn encode(reply: &Reply, version: i16) {
+    let (message, last): (&dyn Fn(i16) -> anyhow::Result<()>, i16) = match reply {
+        Reply::JoinGroup(r) => (&|v| r.encode(&mut Vec::new(), v), 9),
+        Reply::SyncGroup(r) => (&|v| r.encode(&mut Vec::new(), v), 5),
+        Reply::LeaveGroup(r) => (&|v| r.encode(&mut Vec::new(), v), 5),
+        Reply::OffsetCommit(r) => (&|v| r.encode(&mut Vec::new(), v), 10),
+        Reply::OffsetDelete(r) => (&|v| r.encode(&mut Vec::new(), v), 0),
+        Reply::DeleteGroups(r) => (&|v| r.encode(&mut Vec::new(), v), 2),
+    };
+    message(version.min(last)).unwrap();
 }
 
 fn named(topic: &str, version: i16) -> (TopicName, Uuid) {

@@ -29,24 +29,35 @@ pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_client_quotas;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod elect_leaders;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
 pub mod list_config_resources;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 pub use crate::ids::ReplyTo;
 pub use table::{APIS, find};
@@ -133,6 +144,11 @@ impl Context<'_> {
     pub fn reply<M: Encodable>(&mut self, to: ReplyTo, message: &M) -> Outcome {
         Outcome::Reply(self.broker.encode_reply(to, message))
     }
+}
+
+/// A client's address as group members show it: Java prints one with a slash before it.
+pub fn client_host(peer: SocketAddr) -> String {
+    format!("/{}", peer.ip().to_canonical())
 }
 
 /// Where a node listens, for replies that name new leaders.

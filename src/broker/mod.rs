@@ -22,6 +22,7 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::frame;
 
 mod fetches;
+pub mod groups;
 mod log_config;
 mod sessions;
 pub mod turn;
@@ -84,6 +85,8 @@ pub struct Broker {
     pub fetches: Fetches,
     /// Fetch sessions (KIP-227).
     pub sessions: Sessions,
+    /// Consumer groups whose coordinator is this core.
+    pub coordination: groups::Coordination,
     /// What has been staged in this turn of the loop.
     pub turn: Turn,
     partitions: Vec<Option<Partition>>,
@@ -109,6 +112,7 @@ impl Broker {
         let config = image.config.clone();
         let nothing = ClusterImage::empty(image.cluster_id.clone(), 0, image.settings.clone(), config.clone());
         Broker {
+            coordination: groups::Coordination::new(&config),
             node: NodeId(config.node_id.0 + i32::from(shard.0)),
             shard,
             config,
@@ -148,6 +152,7 @@ impl Broker {
             self.take_topic(disk, name, topic, now);
         }
         self.checkpoints = Arc::default();
+        self.follow_groups(&old, now);
     }
 
     fn drop_topic(&mut self, disk: &mut dyn Disk, name: &TopicName) {

@@ -14,10 +14,10 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::classic::{Group, State};
 use super::offsets::tombstone;
-use super::outcome::{Reply, Then, Waiter};
+use super::outcome::{Reply, Then};
 use super::record::{Record, group_key};
 use super::{Caller, Groups, Outcome, own};
-use crate::ids::Now;
+use crate::ids::{Now, ReplyTo};
 use crate::wire::ErrorCode;
 
 /// All that one may do to a group: read, delete, describe, describe and alter its configuration. There is no authorizer.
@@ -32,7 +32,7 @@ pub(super) struct Deletions {
 
 #[derive(Debug)]
 struct Deletion {
-    waiter: Waiter,
+    to: ReplyTo,
     appends_left: usize,
     response: DeleteGroupsResponse,
 }
@@ -99,12 +99,12 @@ impl Groups {
             response.results.push(result.with_error_code(super::code(found.map(|_| ()))));
         }
         if doomed.is_empty() {
-            out.replies.push((caller.waiter, Reply::DeleteGroups(response)));
+            out.replies.push((caller.to, Reply::DeleteGroups(response)));
             return;
         }
         self.deletions.last += 1;
         let deletion = self.deletions.last;
-        let waiting = Deletion { waiter: caller.waiter, appends_left: doomed.len(), response };
+        let waiting = Deletion { to: caller.to, appends_left: doomed.len(), response };
         self.deletions.waiting.insert(deletion, waiting);
         for (partition, (records, groups)) in doomed {
             self.turn(now, out).append(partition, records, Then::GroupsDeleted { deletion, groups });
@@ -137,7 +137,7 @@ impl Groups {
         if waiting.appends_left == 0
             && let Some(done) = self.deletions.waiting.remove(&deletion)
         {
-            out.replies.push((done.waiter, Reply::DeleteGroups(done.response)));
+            out.replies.push((done.to, Reply::DeleteGroups(done.response)));
         }
     }
 }

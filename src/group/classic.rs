@@ -13,9 +13,10 @@ use kafka_protocol::messages::{JoinGroupResponse, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::offsets::Offsets;
-use super::outcome::{Reply, Turn, Waiter};
+use super::outcome::{Reply, Turn};
 use super::record::{GroupValue, MemberValue, Record, group_key, subscribed_topics};
 use super::{NEVER, own, timer_ms};
+use crate::ids::ReplyTo;
 use crate::wire::ErrorCode;
 
 /// Protocol type of ordinary consumers; the only one whose subscriptions we can read.
@@ -49,13 +50,6 @@ impl State {
     }
 }
 
-/// A parked request of a member, and the version its reply is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Parked {
-    pub waiter: Waiter,
-    pub version: i16,
-}
-
 #[derive(Debug)]
 pub(super) struct Member {
     pub id: StrBytes,
@@ -69,8 +63,8 @@ pub(super) struct Member {
     pub assignment: Bytes,
     /// Has not been in any generation yet: it cannot send heartbeats, so only `new_member_join_timeout_ms` bounds its wait.
     pub is_new: bool,
-    pub joining: Option<Parked>,
-    pub syncing: Option<Parked>,
+    pub joining: Option<ReplyTo>,
+    pub syncing: Option<ReplyTo>,
     /// When its session ends; `NEVER` while a parked request stands in for heartbeats.
     pub deadline_ms: i64,
 }
@@ -384,16 +378,16 @@ impl Group {
     pub fn answer_join(&mut self, member_id: &StrBytes, response: JoinGroupResponse, turn: &mut Turn) {
         let mut parked = None;
         self.change(member_id, |member| parked = member.joining.take());
-        if let Some(parked) = parked {
-            turn.reply(parked.waiter, join_reply(parked.version, response));
+        if let Some(to) = parked {
+            turn.reply(to, join_reply(to.version, response));
         }
     }
 
     pub fn answer_sync(&mut self, member_id: &StrBytes, response: SyncGroupResponse, turn: &mut Turn) -> bool {
-        let Some(parked) = self.members.get_mut(member_id).and_then(|member| member.syncing.take()) else {
+        let Some(to) = self.members.get_mut(member_id).and_then(|member| member.syncing.take()) else {
             return false;
         };
-        turn.reply(parked.waiter, Reply::SyncGroup(response));
+        turn.reply(to, Reply::SyncGroup(response));
         true
     }
 

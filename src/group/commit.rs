@@ -16,10 +16,10 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::classic::{Group, State};
 use super::offsets::{Topics, commit_bytes, committed, metadata_is_too_large, tombstone};
-use super::outcome::{Reply, Then, Turn, Waiter};
+use super::outcome::{Reply, Then, Turn};
 use super::record::{Committed, Record, group_key, offset_key};
 use super::{Caller, Groups, NEVER, Outcome, own, timer_ms};
-use crate::ids::Now;
+use crate::ids::{Now, ReplyTo};
 use crate::wire::ErrorCode;
 
 /// Records of one clean-up append: keeps the batch far below `message.max.bytes`.
@@ -37,7 +37,7 @@ impl Groups {
         let mut response = OffsetCommitResponse::default();
         let mut accepted = Vec::new();
         for topic in &request.topics {
-            let (name, unknown) = if caller.version >= 10 {
+            let (name, unknown) = if caller.to.version >= 10 {
                 (topics.topic_name(topic.topic_id), ErrorCode::UnknownTopicId)
             } else {
                 (Some(topic.name.0.clone()), ErrorCode::UnknownTopicOrPartition)
@@ -71,7 +71,7 @@ impl Groups {
             response.topics.push(answer);
         }
         if accepted.is_empty() && has_errors(&response) {
-            out.replies.push((caller.waiter, Reply::OffsetCommit(response)));
+            out.replies.push((caller.to, Reply::OffsetCommit(response)));
             return;
         }
         match self.admit_commit(caller, request, &accepted, now, out) {
@@ -84,13 +84,13 @@ impl Groups {
                         value: Some(committed.encode()),
                     })
                     .collect();
-                let then = Then::Committed { group, waiter: caller.waiter, response, offsets: accepted };
+                let then = Then::Committed { group, to: caller.to, response, offsets: accepted };
                 self.turn(now, out).append(partition, records, then);
             }
-            Ok(_) => out.replies.push((caller.waiter, Reply::OffsetCommit(response))),
+            Ok(_) => out.replies.push((caller.to, Reply::OffsetCommit(response))),
             Err(error) => {
                 fail_commit(&mut response, error);
-                out.replies.push((caller.waiter, Reply::OffsetCommit(response)));
+                out.replies.push((caller.to, Reply::OffsetCommit(response)));
             }
         }
     }
@@ -116,7 +116,7 @@ impl Groups {
             Some(result) => result?,
             // A consumer without a group, or a tool: the group comes to be with its first offset.
             None if request.generation_id_or_member_epoch < 0 => {}
-            None if caller.version >= 9 => return Err(ErrorCode::GroupIdNotFound),
+            None if caller.to.version >= 9 => return Err(ErrorCode::GroupIdNotFound),
             None => return Err(ErrorCode::IllegalGeneration),
         }
         let growth: usize = accepted.iter().map(|(topic, _, new)| commit_bytes(topic, Some(&new.metadata))).sum();
@@ -136,7 +136,7 @@ impl Groups {
         &mut self,
         partition: i32,
         group: &StrBytes,
-        (waiter, mut response): (Waiter, OffsetCommitResponse),
+        (to, mut response): (ReplyTo, OffsetCommitResponse),
         offsets: Vec<(StrBytes, i32, Committed)>,
         result: Result<(), ErrorCode>,
         now: Now,
@@ -155,7 +155,7 @@ impl Groups {
             }
             Err(error) => fail_commit(&mut response, error),
         }
-        out.replies.push((waiter, Reply::OffsetCommit(response)));
+        out.replies.push((to, Reply::OffsetCommit(response)));
     }
 
     // --- fetch
@@ -232,7 +232,7 @@ impl Groups {
         let (partition, group) = match found {
             Ok(found) => found,
             Err(error) => {
-                out.replies.push((caller.waiter, Reply::OffsetDelete(refuse(error))));
+                out.replies.push((caller.to, Reply::OffsetDelete(refuse(error))));
                 return;
             }
         };
@@ -257,12 +257,12 @@ impl Groups {
             response.topics.push(answer);
         }
         if keys.is_empty() {
-            out.replies.push((caller.waiter, Reply::OffsetDelete(response)));
+            out.replies.push((caller.to, Reply::OffsetDelete(response)));
             return;
         }
         let group = group.id.clone();
         let records = keys.iter().map(|(topic, of)| tombstone(&group, topic, *of)).collect();
-        let then = Then::OffsetsDeleted { group, waiter: caller.waiter, response, keys };
+        let then = Then::OffsetsDeleted { group, to: caller.to, response, keys };
         self.turn(now, out).append(partition, records, then);
     }
 
@@ -270,7 +270,7 @@ impl Groups {
         &mut self,
         partition: i32,
         group: &StrBytes,
-        (waiter, response): (Waiter, OffsetDeleteResponse),
+        (to, response): (ReplyTo, OffsetDeleteResponse),
         keys: Vec<(StrBytes, i32)>,
         result: Result<(), ErrorCode>,
         out: &mut Outcome,
@@ -282,7 +282,7 @@ impl Groups {
             }
             Err(error) => OffsetDeleteResponse::default().with_error_code(error.code()),
         };
-        out.replies.push((waiter, Reply::OffsetDelete(response)));
+        out.replies.push((to, Reply::OffsetDelete(response)));
     }
 
     /// Topics that were deleted take their offsets with them, in every group.

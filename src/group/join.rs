@@ -7,11 +7,10 @@ use bytes::Bytes;
 use kafka_protocol::messages::{JoinGroupRequest, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::classic::{
-    Group, JoinTimer, Member, Parked, State, Terms, join_error, join_reply, protocol_bytes, sync_error,
-};
+use super::classic::{Group, JoinTimer, Member, State, Terms, join_error, join_reply, protocol_bytes, sync_error};
 use super::outcome::{StaticRejoin, Then, Turn};
 use super::{Caller, NEVER, own, timer_ms};
+use crate::ids::ReplyTo;
 use crate::wire::ErrorCode;
 
 /// How much of a client's name goes into its member id.
@@ -24,7 +23,7 @@ pub(super) struct Joining {
     pub protocol_type: StrBytes,
     pub terms: Terms,
     pub reason: StrBytes,
-    parked: Parked,
+    to: ReplyTo,
 }
 
 impl Joining {
@@ -40,7 +39,7 @@ impl Joining {
             terms: Terms {
                 protocols,
                 // Version 0 knows one timeout only.
-                rebalance_timeout_ms: if caller.version == 0 {
+                rebalance_timeout_ms: if caller.to.version == 0 {
                     request.session_timeout_ms
                 } else {
                     request.rebalance_timeout_ms
@@ -48,7 +47,7 @@ impl Joining {
                 session_timeout_ms: request.session_timeout_ms,
             },
             reason: request.reason.as_deref().map_or_else(|| StrBytes::from_static_str("not provided"), own),
-            parked: Parked { waiter: caller.waiter, version: caller.version },
+            to: caller.to,
         }
     }
 
@@ -65,7 +64,7 @@ impl Joining {
     }
 
     fn refuse(&self, member_id: &StrBytes, error: ErrorCode, turn: &mut Turn) {
-        turn.reply(self.parked.waiter, join_reply(self.parked.version, join_error(member_id, error)));
+        turn.reply(self.to, join_reply(self.to.version, join_error(member_id, error)));
     }
 }
 
@@ -119,7 +118,7 @@ impl Group {
         let existing = joining.instance_id.as_ref().and_then(|id| self.static_members.get(id).cloned());
         match existing {
             Some(old_member_id) => self.replace_static(old_member_id, member_id, joining, turn),
-            None if joining.instance_id.is_none() && caller.version >= 4 => {
+            None if joining.instance_id.is_none() && caller.to.version >= 4 => {
                 let deadline_ms = timer_ms(turn.now) + i64::from(joining.terms.session_timeout_ms);
                 self.add_pending(member_id.clone(), deadline_ms);
                 joining.refuse(&member_id, ErrorCode::MemberIdRequired, turn);
@@ -143,7 +142,7 @@ impl Group {
             protocols: joining.terms.protocols,
             assignment: Bytes::new(),
             is_new: true,
-            joining: Some(joining.parked),
+            joining: Some(joining.to),
             syncing: None,
             deadline_ms: timer_ms(turn.now) + turn.config.new_member_join_timeout_ms,
         };
@@ -171,7 +170,7 @@ impl Group {
             self.rebalance_or_complete(&reason, turn);
         } else {
             let response = self.generation_response(&member_id);
-            turn.reply(joining.parked.waiter, join_reply(joining.parked.version, response));
+            turn.reply(joining.to, join_reply(joining.to.version, response));
         }
     }
 
@@ -180,11 +179,11 @@ impl Group {
         let mut before = None;
         self.change(member_id, |member| {
             member.accept(joining.terms);
-            before = member.joining.replace(joining.parked);
+            before = member.joining.replace(joining.to);
         });
         if let Some(before) = before {
             let response = join_error(member_id, ErrorCode::RebalanceInProgress);
-            turn.reply(before.waiter, join_reply(before.version, response));
+            turn.reply(before, join_reply(before.version, response));
         }
     }
 
@@ -192,7 +191,7 @@ impl Group {
     fn replace_static(&mut self, old_id: StrBytes, new_id: StrBytes, joining: Joining, turn: &mut Turn) {
         let old_leader = self.leader.clone();
         let Some(old_terms) = self.rename_static(&old_id, &new_id, turn) else { return };
-        let version = joining.parked.version;
+        let version = joining.to.version;
         let reason = format!("static member {new_id} returns: {}", joining.reason);
         let instance_id = joining.instance_id.clone().unwrap_or_default();
         self.update(&new_id, joining, turn);
@@ -223,12 +222,12 @@ impl Group {
         let owed_sync = self.pending_sync.contains(old_id);
         let mut member = self.remove(old_id)?;
         let terms = member.terms();
-        if let Some(parked) = member.joining.take() {
+        if let Some(to) = member.joining.take() {
             let response = join_error(old_id, ErrorCode::FencedInstanceId);
-            turn.reply(parked.waiter, join_reply(parked.version, response));
+            turn.reply(to, join_reply(to.version, response));
         }
-        if let Some(parked) = member.syncing.take() {
-            turn.reply(parked.waiter, super::Reply::SyncGroup(sync_error(ErrorCode::FencedInstanceId)));
+        if let Some(to) = member.syncing.take() {
+            turn.reply(to, super::Reply::SyncGroup(sync_error(ErrorCode::FencedInstanceId)));
         }
         member.id = new_id.clone();
         member.is_new = false;
@@ -405,11 +404,11 @@ impl Group {
 
 /// Whoever is put out of a group while it waits is told so.
 pub(super) fn answer_removed(member: Member, error: ErrorCode, turn: &mut Turn) {
-    if let Some(parked) = member.joining {
+    if let Some(to) = member.joining {
         let response = join_error(&StrBytes::default(), error);
-        turn.reply(parked.waiter, join_reply(parked.version, response));
+        turn.reply(to, join_reply(to.version, response));
     }
-    if let Some(parked) = member.syncing {
-        turn.reply(parked.waiter, super::Reply::SyncGroup(SyncGroupResponse::default().with_error_code(error.code())));
+    if let Some(to) = member.syncing {
+        turn.reply(to, super::Reply::SyncGroup(SyncGroupResponse::default().with_error_code(error.code())));
     }
 }

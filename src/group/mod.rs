@@ -25,7 +25,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::ids::Now;
+use crate::ids::{Now, ReplyTo};
 use crate::wire::{DecodeError, ErrorCode};
 use classic::{Group, join_error, join_reply, sync_error};
 use join::Joining;
@@ -34,7 +34,7 @@ use record::{Committed, GroupValue, Key, Record};
 
 pub use classic::State;
 pub use offsets::Topics;
-pub use outcome::{Append, Outcome, Reply, Waiter};
+pub use outcome::{Append, Outcome, Reply};
 
 /// A deadline that never comes.
 const NEVER: i64 = i64::MAX;
@@ -90,11 +90,10 @@ fn timer_ms(now: Now) -> i64 {
     now.monotonic_ms() as i64
 }
 
-/// Who sends a request, and where its reply goes.
+/// Who sends a request, in which version, and where its reply goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
-    pub waiter: Waiter,
-    pub version: i16,
+    pub to: ReplyTo,
     pub client_id: &'a str,
     /// As Kafka shows it: `/127.0.0.1`.
     pub client_host: &'a str,
@@ -136,6 +135,11 @@ impl Groups {
             clean_at_ms: NEVER,
             new_id,
         }
+    }
+
+    /// The offsets topic exists and has this many partitions, whatever the setting for new ones says.
+    pub fn set_offsets_partitions(&mut self, count: i32) {
+        self.config.offsets_partitions = count;
     }
 
     pub fn config(&self) -> &Config {
@@ -249,12 +253,12 @@ impl Groups {
             self.bytes -= group.bytes();
             self.deadlines.remove(&(group.armed_ms, partition, group.id.clone()));
             for member in std::mem::take(&mut group.members).into_values() {
-                if let Some(parked) = member.joining {
+                if let Some(to) = member.joining {
                     let response = join_error(&member.id, ErrorCode::NotCoordinator);
-                    out.replies.push((parked.waiter, join_reply(parked.version, response)));
+                    out.replies.push((to, join_reply(to.version, response)));
                 }
-                if let Some(parked) = member.syncing {
-                    out.replies.push((parked.waiter, Reply::SyncGroup(sync_error(ErrorCode::NotCoordinator))));
+                if let Some(to) = member.syncing {
+                    out.replies.push((to, Reply::SyncGroup(sync_error(ErrorCode::NotCoordinator))));
                 }
             }
         }
@@ -264,7 +268,7 @@ impl Groups {
 
     pub fn join(&mut self, caller: &Caller, request: &JoinGroupRequest, now: Now, out: &mut Outcome) {
         if let Err((member_id, error)) = self.try_join(caller, request, now, out) {
-            out.replies.push((caller.waiter, join_reply(caller.version, join_error(&member_id, error))));
+            out.replies.push((caller.to, join_reply(caller.to.version, join_error(&member_id, error))));
         }
     }
 
@@ -331,7 +335,7 @@ impl Groups {
                 Err(error) => error,
             }
         };
-        out.replies.push((caller.waiter, Reply::SyncGroup(sync_error(refused))));
+        out.replies.push((caller.to, Reply::SyncGroup(sync_error(refused))));
     }
 
     /// Never waits and never appends.
@@ -359,13 +363,13 @@ impl Groups {
             Err(ErrorCode::InvalidGroupId)
         } else {
             self.route(&request.group_id).and_then(|partition| {
-                let leave = |group: &mut Group, turn: &mut Turn| group.leave(request, caller.version, turn);
+                let leave = |group: &mut Group, turn: &mut Turn| group.leave(request, caller.to.version, turn);
                 self.with_group(partition, &request.group_id, now, out, leave).ok_or(ErrorCode::UnknownMemberId)
             })
         };
         // The record of a group that became empty may still be on its way; losing it does no harm.
-        let response = result.unwrap_or_else(|error| session::leave_refused(request, caller.version, error));
-        out.replies.push((caller.waiter, Reply::LeaveGroup(response)));
+        let response = result.unwrap_or_else(|error| session::leave_refused(request, caller.to.version, error));
+        out.replies.push((caller.to, Reply::LeaveGroup(response)));
     }
 
     // --- appends and time
@@ -397,11 +401,11 @@ impl Groups {
                     group.static_rejoined(*rejoin, result, turn)
                 });
             }
-            Then::Committed { group, waiter, response, offsets } => {
-                self.committed(partition, &group, (waiter, response), offsets, result, now, out);
+            Then::Committed { group, to, response, offsets } => {
+                self.committed(partition, &group, (to, response), offsets, result, now, out);
             }
-            Then::OffsetsDeleted { group, waiter, response, keys } => {
-                self.offsets_deleted(partition, &group, (waiter, response), keys, result, out);
+            Then::OffsetsDeleted { group, to, response, keys } => {
+                self.offsets_deleted(partition, &group, (to, response), keys, result, out);
             }
             Then::GroupsDeleted { deletion, groups } => self.groups_deleted(partition, deletion, groups, result, out),
             Then::Expired { offsets, groups } => {

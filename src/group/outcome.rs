@@ -15,11 +15,8 @@ use uuid::Uuid;
 use super::Config;
 use super::classic::Terms;
 use super::record::{Committed, Record};
-use crate::ids::Now;
+use crate::ids::{Now, ReplyTo};
 use crate::wire::ErrorCode;
-
-/// Names one request that waits for its reply. Opaque here: the caller chooses it and gets it back with the reply.
-pub type Waiter = u64;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -41,7 +38,7 @@ pub struct Append {
 
 #[derive(Default, Debug)]
 pub struct Outcome {
-    pub replies: Vec<(Waiter, Reply)>,
+    pub replies: Vec<(ReplyTo, Reply)>,
     pub appends: Vec<Append>,
 }
 
@@ -64,13 +61,13 @@ pub(super) enum Then {
     StaticRejoined(Box<StaticRejoin>),
     Committed {
         group: StrBytes,
-        waiter: Waiter,
+        to: ReplyTo,
         response: OffsetCommitResponse,
         offsets: Vec<(StrBytes, i32, Committed)>,
     },
     OffsetsDeleted {
         group: StrBytes,
-        waiter: Waiter,
+        to: ReplyTo,
         response: OffsetDeleteResponse,
         keys: Vec<(StrBytes, i32)>,
     },
@@ -137,8 +134,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    pub fn reply(&mut self, waiter: Waiter, reply: Reply) {
-        self.out.replies.push((waiter, reply));
+    pub fn reply(&mut self, to: ReplyTo, reply: Reply) {
+        self.out.replies.push((to, reply));
     }
 
     pub fn append(&mut self, partition: i32, records: Vec<Record>, then: Then) {

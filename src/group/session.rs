@@ -11,7 +11,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::classic::{Group, Parked, State, sync_error};
+use super::classic::{Group, State, sync_error};
 use super::join::answer_removed;
 use super::outcome::{Reply, Then, Turn, code};
 use super::{Caller, NEVER, own, timer_ms};
@@ -26,7 +26,7 @@ impl Group {
             Ok(()) => None,
         };
         if let Some(error) = refused {
-            turn.reply(caller.waiter, Reply::SyncGroup(sync_error(error)));
+            turn.reply(caller.to, Reply::SyncGroup(sync_error(error)));
             return;
         }
         self.pending_sync.remove(member_id);
@@ -35,12 +35,11 @@ impl Group {
         }
         if self.state == State::Stable {
             let assignment = self.members.get(member_id).map(|member| member.assignment.clone()).unwrap_or_default();
-            turn.reply(caller.waiter, Reply::SyncGroup(self.sync_response(assignment)));
+            turn.reply(caller.to, Reply::SyncGroup(self.sync_response(assignment)));
             return;
         }
-        let parked = Parked { waiter: caller.waiter, version: caller.version };
-        if let Some(before) = self.members.get_mut(member_id).and_then(|member| member.syncing.replace(parked)) {
-            turn.reply(before.waiter, Reply::SyncGroup(sync_error(ErrorCode::RebalanceInProgress)));
+        if let Some(before) = self.members.get_mut(member_id).and_then(|member| member.syncing.replace(caller.to)) {
+            turn.reply(before, Reply::SyncGroup(sync_error(ErrorCode::RebalanceInProgress)));
         }
         if self.is_leader(member_id) {
             let mut assignments: BTreeMap<StrBytes, Bytes> = BTreeMap::new();

@@ -11,6 +11,7 @@ use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, TopicName};
 
 use super::*;
+use crate::ids::Waiter;
 
 struct AnyTopic;
 
@@ -58,7 +59,8 @@ impl World {
     fn send(&mut self, version: i16, act: impl FnOnce(&mut Groups, &Caller, Now, &mut Outcome)) {
         self.waiters += 1;
         self.unanswered.insert(self.waiters);
-        let caller = Caller { waiter: self.waiters, version, client_id: "client", client_host: "/127.0.0.1" };
+        let to = ReplyTo { waiter: Waiter(self.waiters), correlation_id: 0, api: 0, version };
+        let caller = Caller { to, client_id: "client", client_host: "/127.0.0.1" };
         let mut out = Outcome::default();
         act(&mut self.groups, &caller, self.now, &mut out);
         self.settle(out, Ok(()));
@@ -66,7 +68,8 @@ impl World {
 
     fn settle(&mut self, mut out: Outcome, result: Result<(), ErrorCode>) {
         loop {
-            for (waiter, reply) in out.replies.drain(..) {
+            for (to, reply) in out.replies.drain(..) {
+                let waiter = to.waiter.0;
                 assert!(self.unanswered.remove(&waiter), "request {waiter} was answered twice");
                 self.replies.push((waiter, reply));
             }

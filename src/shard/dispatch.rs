@@ -121,8 +121,10 @@ impl<I: Ring + Disk> Shard<I> {
     }
 
     /// Tells those who appended on the broker's own account how it ended.
-    pub(super) fn appended(&mut self, _now: Now) {
-        self.broker.turn.own_results.clear();
+    pub(super) fn appended(&mut self, now: Now) {
+        while self.broker.group_appends_ended(now) {
+            self.broker.flush_turn(&mut self.io, now);
+        }
     }
 
     /// Ends the fetches that were woken or whose time is up.

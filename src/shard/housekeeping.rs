@@ -66,6 +66,7 @@ impl<I: Ring + Disk> Shard<I> {
             .next()
             .min(self.broker.housekeeping_next_ns())
             .min(self.broker.fetches.next_deadline_ns())
+            .min(self.broker.coordination.deadline_ns())
             .min(now + SLEEP_MAX_NS);
         if self.stopping {
             deadline = deadline.min(now + STARVED_SLEEP_NS);

@@ -124,6 +124,7 @@ impl<I: Ring + Disk> Shard<I> {
         for event in events.drain(..) {
             self.act(event, now);
         }
+        self.broker.look_after_groups(&mut self.io, now);
         self.broker.flush_turn(&mut self.io, now);
         self.appended(now);
         self.end_fetches(now);

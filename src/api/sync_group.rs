@@ -1,0 +1,20 @@
+//! SyncGroup (key 14), versions 0..=5.
+//!
+//! - Answered when the leader's assignment is stored.
+//!
+//! v3: static members. v4: flexible. v5: protocol type and name are checked.
+
+use kafka_protocol::messages::SyncGroupRequest;
+
+use super::{Context, Outcome, Request, client_host};
+use crate::decode_or_close;
+use crate::group::Caller;
+
+/// Answers the request.
+pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
+    let message: SyncGroupRequest = decode_or_close!(request);
+    let (host, now) = (client_host(context.peer), context.now);
+    let caller = Caller { to: request.to, client_id: request.client_id, client_host: &host };
+    context.broker.with_groups(now, |groups, _, out| groups.sync(&caller, &message, now, out));
+    Outcome::Later(None)
+}
