@@ -13,8 +13,10 @@ use memory_disk::MemoryDisk;
 use ringlane::ids::{JobOwner, LeaderEpoch, Now, Offset, Position};
 use ringlane::io::disk::{Disk, Job};
 use ringlane::parts::{FileRange, Slice};
+use ringlane::storage::data_dir::{Checkpoints, ClosedPartition};
 use ringlane::storage::{
     BatchLookup, Log, LogConfig, ProducerStamp, ResolveError, Resolved, StagedBatch, Start, StorageError,
+    decode_metadata,
 };
 use ringlane::wire::batch::{Attributes, HeaderView};
 use ringlane::wire::record::{BatchBuilder, BatchFields};
@@ -534,4 +536,52 @@ fn scripts() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Two partitions through a clean stop: Apache Kafka's files hold them, the mark is taken by the next start.
+#[test]
+fn data_directory_survives_a_clean_stop() {
+    let mut disk = MemoryDisk::default();
+    let found = Checkpoints::take(&mut disk).unwrap();
+    let id = uuid::Uuid::from_u128(7);
+    let mut closed = Vec::new();
+    for partition in 0..2 {
+        let start = found.start(id, "a.b", partition);
+        let dir = PathBuf::from(format!("a.b-{partition}"));
+        let config = Rc::new(LogConfig::default());
+        let now = Now::default();
+        let (mut log, _) = Log::open(&mut disk, &dir, JobOwner(1), config, start, now).unwrap();
+        let bytes = batch(BatchFields { leader_epoch: LeaderEpoch(0), ..BatchFields::default() }, 3, 100, 1000);
+        log.stage(StagedBatch {
+            base_offset: Offset(0),
+            last_offset: Offset(2),
+            max_timestamp: 1000,
+            leader_epoch: LeaderEpoch(0),
+            producer: ProducerStamp::NONE,
+            transactional: false,
+            control: false,
+            slice: Slice { buffer: 0, start: 0, size: 100 },
+        });
+        log.flush(&mut disk, &vec![bytes], now).unwrap();
+        log.delete_records_before(&mut disk, Offset(i64::from(partition)));
+        while let Some((_, job, result)) = disk.run_next() {
+            log.job_done(&mut disk, job, result, now);
+        }
+        assert!(log.is_quiet());
+        let log = log.close(&mut disk).unwrap();
+        closed.push(ClosedPartition { topic: "a.b".to_string(), index: partition, log });
+    }
+    Checkpoints::write(&mut disk, &closed).unwrap();
+    let text = |disk: &mut MemoryDisk, name: &str| String::from_utf8(disk.file(Path::new(name)).unwrap().bytes.clone());
+    assert_eq!(text(&mut disk, "recovery-point-offset-checkpoint").unwrap(), "0\n2\na.b 0 3\na.b 1 3\n");
+    assert_eq!(text(&mut disk, "log-start-offset-checkpoint").unwrap(), "0\n1\na.b 1 1\n");
+    assert_eq!(text(&mut disk, "replication-offset-checkpoint").unwrap(), "0\n2\na.b 0 3\na.b 1 3\n");
+
+    let metadata = text(&mut disk, "a.b-1/partition.metadata").unwrap();
+    assert_eq!(decode_metadata(&metadata), Some(id));
+    let found = Checkpoints::take(&mut disk).unwrap();
+    let start = found.start(id, "a.b", 1);
+    assert_eq!((start.log_start, start.recovery_point, start.clean), (Some(Offset(1)), Offset(3), true));
+    let again = Checkpoints::take(&mut disk).unwrap();
+    assert!(!again.start(id, "a.b", 1).clean, "the mark counts once");
 }

@@ -33,6 +33,7 @@ pub struct Checkpoints {
     clean: bool,
     recovery_points: Offsets,
     log_starts: Offsets,
+    cleaner_points: Offsets,
 }
 
 impl Checkpoints {
@@ -58,7 +59,8 @@ impl Checkpoints {
             }))
         };
         let (recovery_points, log_starts) = (offsets(checkpoint::RECOVERY_POINTS)?, offsets(checkpoint::LOG_STARTS)?);
-        Ok(Checkpoints { clean, recovery_points, log_starts })
+        let cleaner_points = offsets(checkpoint::CLEANER_POINTS)?;
+        Ok(Checkpoints { clean, recovery_points, log_starts, cleaner_points })
     }
 
     /// What is known of a log before its directory is looked at.
@@ -68,6 +70,7 @@ impl Checkpoints {
             topic_id,
             log_start: self.log_starts.get(&key).copied(),
             recovery_point: self.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
+            cleaned: self.cleaner_points.get(&key).copied(),
             clean: self.clean,
         }
     }
@@ -77,10 +80,12 @@ impl Checkpoints {
         let key = |c: &ClosedPartition| (c.topic.clone(), c.index);
         let ends: Offsets = closed.iter().map(|c| (key(c), c.log.recovery_point)).collect();
         let starts: Offsets = closed.iter().filter_map(|c| Some((key(c), c.log.log_start_offset?))).collect();
+        let cleaned: Offsets = closed.iter().filter_map(|c| Some((key(c), c.log.cleaned?))).collect();
         for (name, offsets) in [
             (checkpoint::RECOVERY_POINTS, &ends),
             (checkpoint::HIGH_WATERMARKS, &ends),
             (checkpoint::LOG_STARTS, &starts),
+            (checkpoint::CLEANER_POINTS, &cleaned),
         ] {
             let bytes = checkpoint::encode(offsets).into_bytes();
             disk.run(Job::Replace { path: name.into(), bytes, sync: true })?;

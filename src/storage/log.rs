@@ -26,6 +26,8 @@ pub struct Start {
     pub log_start: Option<Offset>,
     /// Everything before this is on the device.
     pub recovery_point: Offset,
+    /// Compaction has cleaned up to here.
+    pub cleaned: Option<Offset>,
     /// The broker was stopped in good order: nothing needs to be scanned.
     pub clean: bool,
 }
@@ -108,6 +110,8 @@ pub struct Log {
     pub(super) durability: Durability,
     /// Retention takes only records below it.
     pub(super) retention_limit: Offset,
+    /// Compaction has cleaned up to here; `None`: it never ran.
+    pub(super) cleaned: Option<Offset>,
 }
 
 impl Log {
@@ -127,6 +131,7 @@ impl Log {
             producers: ProducerState::default(),
             durability: Durability::default(),
             retention_limit: Offset(i64::MAX),
+            cleaned: start.cleaned,
         };
         log.restart_at(start.log_start.unwrap_or_default());
         log

@@ -340,6 +340,7 @@ impl Log {
         Ok(ClosedLog {
             recovery_point: self.log_end_offset,
             log_start_offset: (self.log_start_offset > first).then_some(self.log_start_offset),
+            cleaned: self.cleaned,
         })
     }
 }
@@ -351,4 +352,6 @@ pub struct ClosedLog {
     pub recovery_point: Offset,
     /// For `log-start-offset-checkpoint`: only if it is not the first segment's base offset, as Kafka writes it.
     pub log_start_offset: Option<Offset>,
+    /// For `cleaner-offset-checkpoint`.
+    pub cleaned: Option<Offset>,
 }
