@@ -15,11 +15,11 @@ use ringlane::io::disk::{Disk, Job};
 use ringlane::parts::{FileRange, Slice};
 use ringlane::storage::data_dir::{Checkpoints, ClosedPartition};
 use ringlane::storage::{
-    BatchLookup, Log, LogConfig, ProducerStamp, ResolveError, Resolved, StagedBatch, Start, StorageError,
+    BatchLookup, Cleaning, Log, LogConfig, ProducerStamp, ResolveError, Resolved, StagedBatch, Start, StorageError,
     decode_metadata,
 };
-use ringlane::wire::batch::{Attributes, HeaderView};
-use ringlane::wire::record::{BatchBuilder, BatchFields};
+use ringlane::wire::batch::{Attributes, Batch, HeaderView};
+use ringlane::wire::record::{BatchBuilder, BatchFields, Records};
 
 const DIR: &str = "t-0";
 
@@ -178,6 +178,19 @@ impl World {
                     None => "rests".to_string(),
                 };
             }
+            "clean" => out = self.clean(args),
+            "records" => {
+                for offset in 0.. {
+                    let log = self.log.as_mut().expect("open");
+                    if offset >= log.segment_count() {
+                        break;
+                    }
+                    let base = log.segment_base(offset).expect("counted");
+                    let path = Path::new(DIR).join(format!("{:020}.log", base.0));
+                    let bytes = self.disk.file(&path).expect("a file").bytes.clone();
+                    writeln!(out, "{base}: {}", records(&bytes)).unwrap();
+                }
+            }
             "retention" => {
                 let log = self.log.as_mut().expect("open");
                 if args.has("limit") {
@@ -233,6 +246,10 @@ impl World {
         c.index_interval_bytes = args.get("index_interval", c.index_interval_bytes);
         c.retention_bytes = args.get("retention_bytes", c.retention_bytes);
         c.retention_ms = args.get("retention_ms", c.retention_ms);
+        c.compact = args.get("compact", c.compact);
+        c.delete = args.get("delete", c.delete);
+        c.delete_retention_ms = args.get("delete_retention_ms", c.delete_retention_ms);
+        c.cleaner_map_bytes = args.get("map_bytes", c.cleaner_map_bytes);
         c.recycle = args.get("recycle", c.recycle);
         c.flush_messages = args.get("flush_messages", c.flush_messages);
         c.flush_ms = args.get("flush_ms", c.flush_ms);
@@ -295,7 +312,11 @@ impl World {
                 producer_epoch: producer.epoch,
                 base_sequence: producer.base_sequence,
             };
-            let bytes = batch(fields, records, size, timestamp);
+            let bytes = match args.0.get("keys") {
+                Some(keys) => keyed(fields, keys, args.0.get("value"), timestamp),
+                None => batch(fields, records, size, timestamp),
+            };
+            let records = args.0.get("keys").map_or(records, |keys| keys.split(',').count() as i64);
             let slice = Slice { buffer: self.buffers.len() as u32, start: 0, size: bytes.len() as u32 };
             self.buffers.push(bytes);
             log.stage(StagedBatch {
@@ -385,6 +406,31 @@ impl World {
         }))
     }
 
+    /// Cleans until there is nothing more to do, or only for so many `steps` (slices and jobs).
+    fn clean(&mut self, args: &Args) -> String {
+        let mut log = self.log.take().expect("open");
+        let mut out = String::new();
+        for _ in 0..args.get("steps", 1000) {
+            match log.clean(&mut self.disk, self.now) {
+                Ok(Cleaning::Nothing) => {
+                    self.run_jobs(&mut log, None);
+                    let cleaned = log.cleaned_offset().map_or(-1, |o| o.0);
+                    let cleanable = log.cleanable(self.now);
+                    writeln!(out, "cleaned={cleaned} bytes={} cleanable={cleanable:?}", log.size_bytes()).unwrap();
+                    break;
+                }
+                Ok(Cleaning::More) => {}
+                Ok(Cleaning::Waits) => out.push_str(&self.run_jobs(&mut log, Some(1))),
+                Err(e) => {
+                    writeln!(out, "{e}").unwrap();
+                    break;
+                }
+            }
+        }
+        self.log = Some(log);
+        out
+    }
+
     /// Walks a file's batches.
     fn dump(&mut self, args: &Args) -> String {
         let path = Path::new(DIR).join(args.get("file", String::new()));
@@ -424,6 +470,34 @@ impl World {
         }
         out
     }
+}
+
+/// A batch with a record for each key, with this value, or tombstones.
+fn keyed(fields: BatchFields, keys: &str, value: Option<&String>, timestamp: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut builder = BatchBuilder::new(&mut bytes, fields);
+    for key in keys.split(',') {
+        builder.push(timestamp, Some(key.as_bytes()), value.map(|v| v.as_bytes()), &[]);
+    }
+    builder.finish();
+    bytes
+}
+
+/// The keyed records in a stretch of bytes: `offset:key=value`.
+fn records(mut bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    while let Ok(batch) = Batch::stored(bytes) {
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        let mut rows = Vec::new();
+        for record in Records::new(batch.records(), batch.count()).map(|r| r.unwrap()) {
+            let offset = batch.base_offset() + i64::from(record.offset_delta);
+            let value = record.value.map_or("-".to_string(), text);
+            rows.push(format!("{offset}:{}={value}", record.key.map_or("?".to_string(), text)));
+        }
+        out.push(format!("[{}]", rows.join(" ")));
+        bytes = &bytes[batch.size()..];
+    }
+    out.join(" ")
 }
 
 /// A batch of exactly `size` bytes, if its records fit.

@@ -3,6 +3,10 @@
 use crate::config::{BrokerConfig, TopicConfig};
 use crate::storage::LogConfig;
 
+/// One log is compacted at a time on a shard, and a log's next pass goes on where a full map ended this one: more memory than
+/// this (some 500,000 keys a pass) buys little.
+const CLEANER_MAP_BYTES_MAX: usize = 16 << 20;
+
 /// Settings of a topic's logs. Storage counts in signed numbers as Kafka's properties do, -1 or the largest for no limit.
 pub(super) fn of(topic: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -24,6 +28,7 @@ pub(super) fn of(topic: &TopicConfig, broker: &BrokerConfig) -> LogConfig {
         min_compaction_lag_ms: signed(topic.compaction_lag_ms_min),
         min_cleanable_dirty_ratio: topic.cleanable_dirty_ratio_min,
         delete_retention_ms: signed(topic.delete_retention_ms),
+        cleaner_map_bytes: usize::try_from(broker.cleaner_map_bytes).unwrap_or(usize::MAX).min(CLEANER_MAP_BYTES_MAX),
         ..LogConfig::default()
     }
 }

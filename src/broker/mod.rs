@@ -21,6 +21,7 @@ use crate::storage::{Log, LogConfig, RecoveryReport};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame;
 
+mod compaction;
 mod fetches;
 pub mod groups;
 mod log_config;
@@ -102,6 +103,7 @@ pub struct Broker {
     /// When each partition's log wants to be looked after, and the earliest of these (monotonic ns).
     housekeeping: Vec<u64>,
     housekeeping_next: u64,
+    compaction: compaction::Compaction,
     answers: Vec<(Waiter, Reply)>,
     replies: Vec<Reply>,
 }
@@ -130,6 +132,7 @@ impl Broker {
             orphans: Vec::new(),
             housekeeping: Vec::new(),
             housekeeping_next: u64::MAX,
+            compaction: compaction::Compaction::default(),
             answers: Vec::new(),
             replies: Vec::new(),
         }
@@ -387,6 +390,7 @@ impl Broker {
         if self.generations.get(slot as usize).is_none_or(|_| self.owner(slot) != owner) {
             return;
         }
+        self.wake_compaction(owner, now);
         let Some(Some(partition)) = self.partitions.get_mut(slot as usize) else { return };
         let read_ahead = matches!(job, Job::ReadAhead { .. });
         partition.log.job_done(disk, job, result, now);

@@ -65,6 +65,7 @@ impl<I: Ring + Disk> Shard<I> {
             .timers
             .next()
             .min(self.broker.housekeeping_next_ns())
+            .min(self.broker.compaction_next_ns())
             .min(self.broker.fetches.next_deadline_ns())
             .min(self.broker.coordination.deadline_ns())
             .min(now + SLEEP_MAX_NS);
@@ -84,6 +85,9 @@ impl<I: Ring + Disk> Shard<I> {
             if self.broker.wants_acknowledgements() {
                 self.timers.acknowledged_ns = self.timers.acknowledged_ns.min(now_ns);
             }
+        }
+        if now_ns >= self.broker.compaction_next_ns() && !self.stopping {
+            self.broker.compact(&mut self.io, now);
         }
         if now_ns >= self.timers.acknowledged_ns {
             self.io.release_acknowledged();

@@ -56,14 +56,19 @@ pub struct PartitionCheckpoint {
     pub log_start_offset: Offset,
     /// Files of retired segments are used again: recovery must not trust a file for its name, nor a batch for its checksum.
     pub recycling: bool,
+    /// Compaction has cleaned up to here.
+    pub cleaned: Option<Offset>,
 }
 
 impl PartitionCheckpoint {
     /// The file's text.
     pub fn encode(&self) -> String {
         format!(
-            "0\nrecovery_point {}\nlog_start_offset {}\nrecycling {}\n",
-            self.recovery_point, self.log_start_offset, self.recycling
+            "0\nrecovery_point {}\nlog_start_offset {}\nrecycling {}\ncleaned {}\n",
+            self.recovery_point,
+            self.log_start_offset,
+            self.recycling,
+            self.cleaned.map_or(-1, |o| o.0)
         )
     }
     /// Reads the file's text. `None`: damaged.
@@ -76,7 +81,9 @@ impl PartitionCheckpoint {
         let recovery_point = Offset(value("recovery_point")?.parse().ok()?);
         let log_start_offset = Offset(value("log_start_offset")?.parse().ok()?);
         let recycling = value("recycling")?.parse().ok()?;
-        Some(PartitionCheckpoint { recovery_point, log_start_offset, recycling })
+        let cleaned: i64 = value("cleaned")?.parse().ok()?;
+        let cleaned = (cleaned >= 0).then_some(Offset(cleaned));
+        Some(PartitionCheckpoint { recovery_point, log_start_offset, recycling, cleaned })
     }
 }
 
@@ -97,10 +104,15 @@ mod tests {
 
     #[test]
     fn our_file_round_trips() {
-        let note = PartitionCheckpoint { recovery_point: Offset(5), log_start_offset: Offset(2), recycling: true };
+        let note = PartitionCheckpoint {
+            recovery_point: Offset(5),
+            log_start_offset: Offset(2),
+            recycling: true,
+            cleaned: Some(Offset(4)),
+        };
         assert_eq!(PartitionCheckpoint::decode(&note.encode()), Some(note));
         let text = note.encode();
-        for cut in 0..text.len() - 5 {
+        for cut in 0..text.len() - 2 {
             assert_eq!(PartitionCheckpoint::decode(&text[..cut]), None, "cut at {cut}");
         }
     }

@@ -99,6 +99,14 @@ impl Durability {
     pub fn removes_logs(&self) -> bool {
         self.removing_log || self.removals.iter().any(|path| is_log(path))
     }
+    /// Are files still to be removed?
+    pub fn removes(&self) -> bool {
+        self.removing || !self.removals.is_empty()
+    }
+    /// It is at least so late.
+    pub fn note_now(&mut self, now: Now) {
+        self.now_ms = self.now_ms.max(now.monotonic_ms());
+    }
     /// `partition.checkpoint` is to be written.
     pub fn note_checkpoint(&mut self) {
         self.checkpoint_dirty = true;
@@ -226,7 +234,7 @@ impl Log {
             .map(|s| u64::from(s.size))
             .sum();
         let wanted = self.durability.sync_wanted;
-        if let Some(index) = self.segments.iter().position(|s| s.stage != Stage::Settled) {
+        if let Some(index) = self.segments.iter().position(|s| !matches!(s.stage, Stage::Settled | Stage::Swapping)) {
             let owner = self.owner;
             let segment = &mut self.segments[index];
             if segment.file.is_none() && segment.stage == Stage::ToTruncate {
@@ -254,10 +262,12 @@ impl Log {
                 _ => {}
             }
         }
-        let all_sealed_synced = self
-            .segments
-            .iter()
-            .all(|s| matches!(s.stage, Stage::Active | Stage::ToWriteFiles | Stage::WritingFiles(_) | Stage::Settled));
+        let all_sealed_synced = self.segments.iter().all(|s| {
+            matches!(
+                s.stage,
+                Stage::Active | Stage::ToWriteFiles | Stage::WritingFiles(_) | Stage::Swapping | Stage::Settled
+            )
+        });
         if wanted > self.durability.synced_offset
             && all_sealed_synced
             && self.durability.active_sync.is_none()
@@ -296,6 +306,11 @@ impl Log {
     pub fn job_done(&mut self, disk: &mut dyn Disk, job: Job, result: io::Result<()>, now: Now) {
         self.durability.now_ms = now.monotonic_ms();
         self.durability.jobs = self.durability.jobs.saturating_sub(1);
+        if self.cleaner_job_done(&job, &result) {
+            drop(job);
+            self.tidy(disk);
+            return;
+        }
         match job {
             Job::Preallocate { file, position, size } => {
                 let active = self.segments.back().and_then(|s| s.file.as_ref());
@@ -436,6 +451,7 @@ impl Log {
             recovery_point: self.settled_offset(),
             log_start_offset: self.log_start_offset,
             recycling: self.recycles(),
+            cleaned: self.cleaned,
         };
         self.durability.recycling_writing = note.recycling;
         let (path, bytes) = (self.path(checkpoint::PARTITION_FILE_NAME), note.encode().into_bytes());
@@ -444,13 +460,17 @@ impl Log {
 
     /// Where recovery must begin: every segment before it is synced and has its derived files.
     pub(super) fn settled_offset(&self) -> Offset {
-        self.segments.iter().find(|s| s.stage != Stage::Settled).map_or(self.log_end_offset, |s| s.base_offset)
+        self.segments
+            .iter()
+            .find(|s| !matches!(s.stage, Stage::Settled | Stage::Swapping))
+            .map_or(self.log_end_offset, |s| s.base_offset)
     }
 
     /// Does this log reuse the files of retired segments?
     pub(super) fn recycles(&self) -> bool {
         let config = &self.config;
-        config.recycle && config.delete && !config.compact && (config.retention_bytes >= 0 || config.retention_ms >= 0)
+        let dense = !config.compact && self.cleaned.is_none();
+        config.recycle && config.delete && dense && (config.retention_bytes >= 0 || config.retention_ms >= 0)
     }
 
     /// Recovery must know before the first file is reused: noted early enough to be on the device by then.

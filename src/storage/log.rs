@@ -7,6 +7,7 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::cleaner::Cleaner;
 use super::durability::Durability;
 use super::leader_epochs::LeaderEpochs;
 use super::log_config::LogConfig;
@@ -112,6 +113,10 @@ pub struct Log {
     pub(super) retention_limit: Offset,
     /// Compaction has cleaned up to here; `None`: it never ran.
     pub(super) cleaned: Option<Offset>,
+    /// A cleaning under way.
+    pub(super) cleaner: Option<Box<Cleaner>>,
+    /// Compaction found something it cannot read: it leaves this log alone until the next start.
+    pub(super) uncleanable: bool,
 }
 
 impl Log {
@@ -132,6 +137,8 @@ impl Log {
             durability: Durability::default(),
             retention_limit: Offset(i64::MAX),
             cleaned: start.cleaned,
+            cleaner: None,
+            uncleanable: false,
         };
         log.restart_at(start.log_start.unwrap_or_default());
         log
@@ -167,6 +174,14 @@ impl Log {
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|s| u64::from(s.size)).sum()
+    }
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+    /// Base offset of the n-th segment.
+    pub fn segment_base(&self, index: usize) -> Option<Offset> {
+        self.segments.get(index).map(|s| s.base_offset)
     }
     /// The partition's directory, relative to the data directory.
     pub fn dir(&self) -> &Path {
@@ -291,7 +306,7 @@ impl Log {
         let busy = active.stage != Stage::Active;
         let entries_max = self.config.segment_index_bytes as usize / super::offset_index::ENTRY_SIZE;
         busy || size + u64::from(batch.slice.size) > u64::from(self.config.segment_bytes)
-            || waited_ms > self.config.segment_ms - self.config.segment_jitter_ms
+            || waited_ms > self.config.segment_ms_max() - self.config.segment_jitter_ms
             || active.indexes.as_ref().is_some_and(|i| i.offsets.len() >= entries_max)
             || !active.can_hold(batch.last_offset)
     }

@@ -33,6 +33,8 @@ pub struct LogConfig {
     pub write_back_bytes: u64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// This shard's part of `log.cleaner.dedupe.buffer.size`.
+    pub cleaner_map_bytes: usize,
     /// `max.compaction.lag.ms`.
     pub max_compaction_lag_ms: i64,
     /// `min.compaction.lag.ms`.
@@ -41,6 +43,13 @@ pub struct LogConfig {
     pub min_cleanable_dirty_ratio: f64,
     /// `delete.retention.ms`: how long tombstones are kept by compaction.
     pub delete_retention_ms: i64,
+}
+
+impl LogConfig {
+    /// How long the records of one segment may span: a compacted log rolls in time for `max.compaction.lag.ms`.
+    pub(super) fn segment_ms_max(&self) -> i64 {
+        if self.compact { self.segment_ms.min(self.max_compaction_lag_ms) } else { self.segment_ms }
+    }
 }
 
 impl Default for LogConfig {
@@ -62,6 +71,7 @@ impl Default for LogConfig {
             recycle: true,
             write_back_bytes: 8 << 20,
             producer_id_expiration_ms: DAY_MS,
+            cleaner_map_bytes: 16 << 20,
             max_compaction_lag_ms: i64::MAX,
             min_compaction_lag_ms: 0,
             min_cleanable_dirty_ratio: 0.5,

@@ -205,6 +205,10 @@ impl Log {
     fn load_resident_indexes(&mut self, disk: &mut dyn Disk, index: usize) -> Result<Option<FileRange>, StorageError> {
         let (base, size) = (self.segments[index].base_offset, self.segments[index].size);
         let mut loaded = Indexes::default();
+        if size == 0 {
+            self.segments[index].indexes = Some(Box::new(loaded));
+            return Ok(None);
+        }
         let mut sound = true;
         for suffix in [OFFSET_INDEX, TIME_INDEX] {
             let path = file_path(&self.dir, base, suffix);

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::ids::{Offset, Position, TopicId};
 
 pub mod checkpoint;
+mod cleaner;
+mod compact;
 pub mod data_dir;
 mod durability;
 mod header;
+mod key_map;
 pub mod leader_epochs;
 pub mod log;
 pub mod log_config;
@@ -24,6 +27,7 @@ mod scan;
 mod segment;
 mod time_index;
 
+pub use cleaner::Cleaning;
 pub use log::{FlushInfo, Log, RecoveryReport, StagedBatch, Start};
 pub use log_config::LogConfig;
 pub use lookup::{BatchLookup, ResolveError, Resolved};
@@ -44,6 +48,11 @@ pub const SNAPSHOT: &str = "snapshot";
 /// `<dir>/<base offset, 20 digits>.<suffix>`.
 pub fn file_path(dir: &Path, base_offset: Offset, suffix: &str) -> PathBuf {
     dir.join(format!("{:020}.{suffix}", base_offset.0))
+}
+
+/// `<dir>/<base>.<end>.swap`: a compacted segment that takes the place of all segments in `base..end`.
+pub(crate) fn swap_path(dir: &Path, base: Offset, end: Offset) -> PathBuf {
+    dir.join(format!("{:020}.{:020}.swap", base.0, end.0))
 }
 
 /// The offset and the suffix of a file name such as `00000000000000000042.log`.

@@ -208,6 +208,10 @@ impl ProducerState {
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.producers.iter().map(|(id, producer)| (*id, producer))
     }
+    /// Offset of a producer's last record.
+    pub(super) fn last_offset_of(&self, id: i64) -> Option<Offset> {
+        self.producers.get(&id).map(|p| Offset(p.last_offset()))
+    }
     /// No producer known?
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()

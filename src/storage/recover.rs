@@ -33,6 +33,8 @@ struct Directory {
     time_indexes: BTreeSet<Offset>,
     snapshots: BTreeSet<Offset>,
     note: bool,
+    /// Compacted segments that were being put in the place of others: file name, base, first offset behind (`None`: not known).
+    swaps: Vec<(String, Offset, Option<Offset>)>,
 }
 
 impl Directory {
@@ -45,6 +47,18 @@ impl Directory {
                 remove(disk, &dir.join(&entry.name))?;
                 continue;
             }
+            if let Some(stem) = entry.name.strip_suffix(".swap") {
+                match parse_file_name(stem) {
+                    Some((base, LOG)) => found.swaps.push((entry.name, base, None)),
+                    Some((base, end)) if end.len() == 20 && end.parse::<i64>().is_ok() => {
+                        let end = end.parse().map(Offset).ok();
+                        found.swaps.push((entry.name, base, end));
+                    }
+                    // Apache Kafka's indexes of a swapped segment: made anew.
+                    _ => remove(disk, &dir.join(&entry.name))?,
+                }
+                continue;
+            }
             found.note |= entry.name == PARTITION_FILE_NAME;
             match parse_file_name(&entry.name) {
                 Some((base, LOG)) => drop(found.logs.insert(base, entry.size)),
@@ -54,12 +68,51 @@ impl Directory {
                 _ => {}
             }
         }
+        found.end_swaps(disk, dir)?;
         for (bases, suffix) in [(&found.indexes, OFFSET_INDEX), (&found.time_indexes, TIME_INDEX)] {
             for base in bases.iter().filter(|base| !found.logs.contains_key(base)) {
                 remove(disk, &file_path(dir, *base, suffix))?;
             }
         }
         Ok(found)
+    }
+
+    /// Ends swaps of compacted segments that were past the point of no return: what they replace goes, then they get their name.
+    fn end_swaps(&mut self, disk: &mut dyn Disk, dir: &Path) -> Result<(), StorageError> {
+        for (name, base, end) in std::mem::take(&mut self.swaps) {
+            let from = dir.join(&name);
+            let file = disk.open(&from, false).map_err(failed("open", &from))?;
+            let size = disk.size(&file).map_err(failed("read", &from))?;
+            let mut next = base + 1;
+            let scan = &mut Scan::headers(0, u32::try_from(size).unwrap_or(u32::MAX));
+            let walked = scan.run(disk, &file, |_, header, _| {
+                next = header.last_offset + 1;
+                Verdict::Good
+            });
+            walked.map_err(failed("read", &from))?;
+            disk.run(Job::Close { file }).map_err(failed("close", &from))?;
+            let replaced: Vec<Offset> =
+                self.logs.range(base + 1..end.unwrap_or(next).max(base + 1)).map(|(b, _)| *b).collect();
+            for old in replaced {
+                for suffix in [LOG, OFFSET_INDEX, TIME_INDEX, SNAPSHOT] {
+                    remove(disk, &file_path(dir, old, suffix))?;
+                }
+                self.logs.remove(&old);
+                self.indexes.remove(&old);
+                self.time_indexes.remove(&old);
+                self.snapshots.remove(&old);
+            }
+            for suffix in [OFFSET_INDEX, TIME_INDEX] {
+                remove(disk, &file_path(dir, base, suffix))?;
+            }
+            self.indexes.remove(&base);
+            self.time_indexes.remove(&base);
+            let to = file_path(dir, base, LOG);
+            disk.run(Job::Rename { from: from.clone(), to }).map_err(failed("rename", &from))?;
+            log::info!("{}: compaction ended what it had begun", from.display());
+            self.logs.insert(base, size);
+        }
+        Ok(())
     }
 }
 
@@ -103,6 +156,7 @@ impl Log {
         };
         if let Some(note) = note {
             log.log_start_offset = log.log_start_offset.max(note.log_start_offset);
+            log.cleaned = note.cleaned.or(log.cleaned);
         }
         log.durability.recycling_noted = recycling;
         log.restart_at(log.log_start_offset);
@@ -124,7 +178,9 @@ impl Log {
         }
         let scan_from = scan_from.min(log.segments.len());
         log.load_settled(disk, &found, scan_from, start.clean, &mut report)?;
-        log.scan_unsettled(disk, scan_from, recycling, &mut report)?;
+        // What compaction left has gaps, and a log that is compacted does not recycle.
+        let strict = recycling && !log.config.compact && log.cleaned.is_none();
+        log.scan_unsettled(disk, scan_from, strict, &mut report)?;
         if let Some((named, base, size)) = adopted {
             log.adopt(disk, named, base, size, &mut report, now)?;
         }
@@ -138,7 +194,8 @@ impl Log {
         for (i, base) in bases.iter().enumerate() {
             let size = found.logs[base];
             let before_start = bases.get(i + 1).is_some_and(|next| *next <= self.log_start_offset);
-            let empty = size == 0 && i + 1 < bases.len();
+            // Compaction may have emptied the first one, which keeps the log's start.
+            let empty = size == 0 && i > 0 && i + 1 < bases.len();
             if before_start || empty {
                 self.remove_segment_files(disk, *base)?;
                 found.logs.remove(base);
@@ -357,7 +414,7 @@ impl Log {
         let mut valid = 0;
         let mut scan = Scan::checked(0, size);
         let walked = scan.run(disk, &file, |position, header, _| {
-            if header.base_offset != end || next.is_some_and(|next| header.last_offset >= next) {
+            if header.base_offset < end || next.is_some_and(|next| header.last_offset >= next) {
                 return Verdict::Stop;
             }
             end = header.last_offset + 1;
@@ -367,7 +424,7 @@ impl Log {
         walked.map_err(failed("read", &path))?;
         disk.run(Job::Close { file }).map_err(failed("close", &path))?;
         report.scanned_bytes += u64::from(valid);
-        if next.is_some_and(|next| next != end) {
+        if valid < size && next.is_some_and(|next| next != end) {
             log::warn!("{}: retired and half overwritten when the host stopped; removed", path.display());
             self.segments.pop_front();
             self.remove_segment_files(disk, base)?;

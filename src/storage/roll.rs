@@ -129,7 +129,7 @@ impl Log {
         for _ in 0..count {
             // A job works on it, or its files are being written: it goes next time.
             if self.segments.front().is_none_or(|s| {
-                matches!(s.stage, Stage::Truncating | Stage::Syncing | Stage::WritingFiles(_))
+                matches!(s.stage, Stage::Truncating | Stage::Syncing | Stage::WritingFiles(_) | Stage::Swapping)
                     || s.named != s.base_offset
                     || self.durability.syncs(s.base_offset)
             }) {
@@ -277,6 +277,7 @@ impl Log {
     pub fn close(&mut self, disk: &mut dyn Disk) -> Result<ClosedLog, StorageError> {
         self.usable()?;
         self.drop_staged();
+        self.end_cleaning(disk)?;
         let dir = self.dir.clone();
         let mut wrote = false;
         for index in 0..self.segments.len() {

@@ -41,6 +41,8 @@ pub(super) enum Stage {
     ToWriteFiles,
     /// So many jobs still write them.
     WritingFiles(u8),
+    /// Compaction is putting it in the place of others, or others in its place.
+    Swapping,
     /// Only reads from now on.
     Settled,
 }

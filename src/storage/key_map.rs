@@ -1,0 +1,87 @@
+//! Key -> offset of its last record, for compaction. Keys are kept as 128-bit hashes, seeded at random, so memory does not depend
+//! on their length and nobody can choose keys that collide; two keys that do anyway would cost the older one's record (2^-128).
+//! Open addressing in one allocation of a size given at the start: it never grows, it gets full.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// Hash in two halves, and offset + 1 (0: free).
+type Slot = [u64; 3];
+
+/// Of ten slots, so many are used at most.
+const LOAD_MAX_TENTHS: usize = 8;
+
+/// The map.
+#[derive(Debug)]
+pub(super) struct KeyMap {
+    slots: Vec<Slot>,
+    used: usize,
+    seed: u64,
+}
+
+impl KeyMap {
+    /// A map for `keys` keys, but of `bytes_max` bytes at most.
+    pub fn new(keys: usize, bytes_max: usize) -> KeyMap {
+        let wanted = (keys.saturating_mul(10) / LOAD_MAX_TENTHS).saturating_add(16);
+        let count = wanted.min(bytes_max / size_of::<Slot>()).max(16);
+        let seed = RandomState::new().build_hasher().finish();
+        // Zeroed memory that is not touched costs nothing.
+        KeyMap { slots: vec![[0; 3]; count], used: 0, seed }
+    }
+    /// Notes a record. False: the map is full and the key is not in it.
+    pub fn put(&mut self, key: &[u8], offset: i64) -> bool {
+        let (at, hash) = self.find(key);
+        let used_max = self.slots.len() * LOAD_MAX_TENTHS / 10;
+        let slot = &mut self.slots[at];
+        if slot[2] == 0 {
+            if self.used >= used_max {
+                return false;
+            }
+            self.used += 1;
+            *slot = [hash[0], hash[1], 0];
+        }
+        slot[2] = slot[2].max(offset as u64 + 1);
+        true
+    }
+    /// Offset of the key's last record in the part of the log that was mapped.
+    pub fn get(&self, key: &[u8]) -> Option<i64> {
+        let (at, _) = self.find(key);
+        (self.slots[at][2] as i64).checked_sub(1).filter(|offset| *offset >= 0)
+    }
+    /// Where the key is, or would be.
+    fn find(&self, key: &[u8]) -> (usize, [u64; 2]) {
+        let hash = twox_hash::XxHash3_128::oneshot_with_seed(self.seed, key);
+        let (high, low) = ((hash >> 64) as u64, hash as u64);
+        let mut at = (u128::from(high) * self.slots.len() as u128 >> 64) as usize;
+        loop {
+            let slot = &self.slots[at];
+            if slot[2] == 0 || (slot[0] == high && slot[1] == low) {
+                return (at, [high, low]);
+            }
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_last_offset_and_gets_full_in_its_bounds() {
+        let mut map = KeyMap::new(usize::MAX, 240 * size_of::<Slot>());
+        let key = |i: i64| i.to_be_bytes();
+        let mut kept = 0;
+        for i in 0..1000 {
+            if !map.put(&key(i), i) {
+                break;
+            }
+            kept += 1;
+        }
+        assert_eq!(kept, 192, "eight tenths of 240");
+        assert!(map.put(&key(5), 700), "a known key has its place");
+        assert!(map.put(&key(5), 600));
+        assert_eq!(map.get(&key(5)), Some(700));
+        assert_eq!(map.get(&key(0)), Some(0));
+        assert_eq!(map.get(&key(500)), None);
+    }
+}
