@@ -141,7 +141,7 @@ impl Broker {
     /// Takes over a newer image: opens the logs of partitions that are led here now, lets go of those that are not.
     /// `clean` and the offsets come from the checkpoints at start-up.
     pub fn apply_image(&mut self, disk: &mut dyn Disk, image: Arc<ClusterImage>, now: Now) {
-        self.config = image.config.clone();
+        self.config = image.broker_config(self.node).clone();
         let old = std::mem::replace(&mut self.image, image.clone());
         for (name, topic) in &old.topics {
             if image.topics.get(name).is_none_or(|new| new.id != topic.id) {
@@ -188,7 +188,8 @@ impl Broker {
     }
 
     fn take_topic(&mut self, disk: &mut dyn Disk, name: &TopicName, topic: &Arc<Topic>, now: Now) {
-        let config = Rc::new(log_config::of(&topic.config, &self.config));
+        let topic_config = self.image.topic_config(topic, self.node);
+        let config = Rc::new(log_config::of(&topic_config, &self.config));
         let known = self.topics.remove(name).map(|local| local.places).unwrap_or_default();
         let mut places = Vec::with_capacity(topic.partitions.len());
         for (index, info) in topic.partitions.iter().enumerate() {
@@ -196,7 +197,7 @@ impl Broker {
             let place = match before {
                 Some(Place::Here(slot)) if info.leader == self.node => {
                     if let Some(partition) = &mut self.partitions[slot as usize] {
-                        partition.config = topic.config.clone();
+                        partition.config = topic_config.clone();
                         partition.leader_epoch = info.leader_epoch;
                         partition.log.set_config(config.clone());
                         self.housekeeping[slot as usize] = 0;
@@ -246,7 +247,7 @@ impl Broker {
             topic_id: topic.id,
             index,
             leader_epoch: info.leader_epoch,
-            config: topic.config.clone(),
+            config: self.image.topic_config(topic, self.node),
             log,
             offline: false,
             waiting: Vec::new(),

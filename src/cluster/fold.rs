@@ -52,9 +52,10 @@ impl Fold {
     /// The folded image, one epoch on.
     pub fn finish(mut self) -> ClusterImage {
         if self.brokers_reconfigured {
-            self.image.config = Arc::new(resolve_brokers(&self.image));
-        }
-        if self.brokers_reconfigured {
+            self.image.config = Arc::new(resolve_brokers(&self.image, None));
+            let nodes = self.image.dynamic_configs.keys().copied().flatten();
+            let resolve = |node| (node, Arc::new(resolve_brokers(&self.image, Some(node))));
+            self.image.node_configs = nodes.map(resolve).collect();
             for (id, topic) in &self.image.topics_by_id {
                 self.topics.entry(*id).or_insert_with(|| Topic::clone(topic));
                 self.reconfigured.insert(*id);
@@ -159,7 +160,7 @@ impl Fold {
                 if configs.is_empty() {
                     self.image.dynamic_configs.remove(&node);
                 }
-                self.brokers_reconfigured |= node.is_none();
+                self.brokers_reconfigured = true;
             }
             Record::FeatureLevel { name, level: 0 } => {
                 self.image.features.remove(&name);
@@ -199,14 +200,15 @@ fn set(values: &mut BTreeMap<String, String>, name: String, value: Option<String
 
 /// Dynamic settings were checked when they were made; those of a directory that Apache Kafka wrote may still ask for
 /// something this broker cannot do: they are left out, and the log says so.
-fn resolve_brokers(image: &ClusterImage) -> BrokerConfig {
-    let layers = image.layers(None);
-    let mut kept = layers.dynamic_default.cloned().unwrap_or_default();
+fn resolve_brokers(image: &ClusterImage, node: Option<NodeId>) -> BrokerConfig {
+    let layers = image.layers(node);
+    let mut own = layers.dynamic.cloned().unwrap_or_default();
+    let mut of_all = layers.dynamic_default.cloned().unwrap_or_default();
     loop {
-        let layers = Layers { dynamic_default: Some(&kept), ..layers };
+        let layers = Layers { dynamic: Some(&own), dynamic_default: Some(&of_all), ..layers };
         match BrokerConfig::resolve(&layers) {
             Ok(config) => return config,
-            Err(problem) => match kept.pop_first() {
+            Err(problem) => match own.pop_first().or_else(|| of_all.pop_first()) {
                 Some((name, value)) => log::warn!("dynamic broker setting {name}={value} is left out: {problem}"),
                 None => return BrokerConfig::clone(&image.config),
             },
@@ -309,6 +311,12 @@ mod tests {
         let image = fold(&image, vec![config(RESOURCE_BROKER, "", "log.retention.ms", None)]);
         assert_eq!(image.topic("t").unwrap().config.retention_ms, Some(604_800_000));
         assert!(image.dynamic_configs.is_empty());
+
+        let image = fold(&image, vec![config(RESOURCE_BROKER, "2", "log.retention.ms", Some("8"))]);
+        let topic = image.topic("t").unwrap();
+        assert_eq!(image.topic_config(topic, NodeId(1)).retention_ms, Some(604_800_000));
+        assert_eq!(image.topic_config(topic, NodeId(2)).retention_ms, Some(8));
+        assert_eq!(image.broker_config(NodeId(2)).topic.retention_ms, Some(8));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct ClusterImage {
     pub settings: Arc<Settings>,
     /// `settings` with the dynamic configuration of all brokers over it.
     pub config: Arc<BrokerConfig>,
+    /// The same of brokers for which something was set alone.
+    pub node_configs: BTreeMap<NodeId, Arc<BrokerConfig>>,
     /// First producer id of the block that is allocated next.
     pub next_producer_id: i64,
     /// Finalized features and their levels (`metadata.version`, ...).
@@ -88,7 +90,7 @@ pub struct Topic {
     pub partitions: Vec<PartitionInfo>,
     /// Configuration set for this topic.
     pub overrides: BTreeMap<String, String>,
-    /// `overrides` over the brokers' defaults.
+    /// `overrides` over the defaults of all brokers; see `ClusterImage::topic_config` for one broker.
     pub config: Arc<TopicConfig>,
     /// `__consumer_offsets` and its like.
     pub internal: bool,
@@ -128,6 +130,7 @@ impl ClusterImage {
             dynamic_configs: BTreeMap::new(),
             settings,
             config,
+            node_configs: BTreeMap::new(),
             next_producer_id: 0,
             features: BTreeMap::new(),
         }
@@ -151,6 +154,23 @@ impl ClusterImage {
     /// Brokers that can be connected to.
     pub fn alive_brokers(&self) -> impl Iterator<Item = &Broker> {
         self.brokers.values().filter(|b| !b.fenced)
+    }
+
+    /// The settings of one broker: those of all, unless some were set for it alone.
+    pub fn broker_config(&self, node: NodeId) -> &Arc<BrokerConfig> {
+        self.node_configs.get(&node).unwrap_or(&self.config)
+    }
+
+    /// What governs a topic's logs on one broker.
+    pub fn topic_config(&self, topic: &Topic, node: NodeId) -> Arc<TopicConfig> {
+        match self.node_configs.get(&node) {
+            None => topic.config.clone(),
+            Some(config) if topic.overrides.is_empty() => config.topic.clone(),
+            Some(_) => {
+                let resolved = TopicConfig::resolve(&topic.overrides, &self.layers(Some(node)));
+                resolved.map_or_else(|_| topic.config.clone(), Arc::new)
+            }
+        }
     }
 
     /// What is set for `node`, strongest first.
