@@ -51,7 +51,7 @@ impl KeyMap {
     fn find(&self, key: &[u8]) -> (usize, [u64; 2]) {
         let hash = twox_hash::XxHash3_128::oneshot_with_seed(self.seed, key);
         let (high, low) = ((hash >> 64) as u64, hash as u64);
-        let mut at = (u128::from(high) * self.slots.len() as u128 >> 64) as usize;
+        let mut at = ((u128::from(high) * self.slots.len() as u128) >> 64) as usize;
         loop {
             let slot = &self.slots[at];
             if slot[2] == 0 || (slot[0] == high && slot[1] == low) {
