@@ -255,7 +255,10 @@ mod tests {
         bytes
     }
     /// What is left: `(offset, key, value, timestamp)`, and whether there is a horizon.
-    fn left(bytes: &[u8]) -> (Vec<(i64, String, Option<String>, i64)>, Option<i64>) {
+    /// Offset, key, value and timestamp.
+    type Left = (i64, String, Option<String>, i64);
+
+    fn left(bytes: &[u8]) -> (Vec<Left>, Option<i64>) {
         let batch = Batch::stored(bytes).unwrap();
         let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
         let mut rows = Vec::new();
