@@ -71,11 +71,6 @@ pub enum Event {
         /// None: an orderly end of stream.
         error: Option<io::Error>,
     },
-    /// A receive could not be posted for want of buffers (the shard's budget is used up): post it again later.
-    NoBuffer {
-        /// The connection.
-        connection: ConnectionId,
-    },
     /// A reply has been handed to the kernel whole (or dropped, when the connection died): its memory comes back.
     Sent {
         /// The connection, possibly closed since.

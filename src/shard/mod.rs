@@ -139,7 +139,6 @@ impl<I: Ring + Disk> Shard<I> {
             Event::Accepted { connection, peer } => self.accepted(connection, peer, now),
             Event::Received { connection, buffer, filled } => self.received(connection, buffer, filled, now),
             Event::Hangup { connection, buffer, error } => self.hangup(connection, buffer, error),
-            Event::NoBuffer { connection } => self.no_buffer(connection),
             Event::Sent { connection, reply } => {
                 self.broker.give_reply(reply);
                 if self.connection(connection).is_some_and(|c| c.paused != Paused::No) {

@@ -133,14 +133,6 @@ impl<I: Ring + Disk> Shard<I> {
         self.starved.push(id);
     }
 
-    /// A receive could not be posted for want of small buffers.
-    pub(super) fn no_buffer(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connection(id) {
-            connection.paused = Paused::Memory(None);
-            self.starved.push(id);
-        }
-    }
-
     /// Lets connections go on that may receive again. Those that wait for room are named again when a reply leaves.
     fn resume(&mut self, now: Now) {
         let mut starved = std::mem::take(&mut self.starved);

@@ -254,10 +254,10 @@ mod tests {
         builder.finish();
         bytes
     }
-    /// What is left: `(offset, key, value, timestamp)`, and whether there is a horizon.
     /// Offset, key, value and timestamp.
     type Left = (i64, String, Option<String>, i64);
 
+    /// What is left, and whether there is a horizon.
     fn left(bytes: &[u8]) -> (Vec<Left>, Option<i64>) {
         let batch = Batch::stored(bytes).unwrap();
         let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();

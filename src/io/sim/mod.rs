@@ -214,7 +214,6 @@ impl World {
             Event::Accepted { connection, .. }
             | Event::Received { connection, .. }
             | Event::Hangup { connection, .. }
-            | Event::NoBuffer { connection }
             | Event::Sent { connection, .. } => Some(*connection),
             Event::JobDone { .. } | Event::Mail => None,
         };
