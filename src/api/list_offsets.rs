@@ -20,7 +20,7 @@ use super::{Context, Outcome, Request};
 use crate::decode_or_close;
 use crate::ids::{LeaderEpoch, Offset};
 use crate::io::disk::{Disk, Job};
-use crate::limits::LOOKUP_DECOMPRESSED_MAX;
+use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::partition::Partition;
 use crate::parts::FileRange;
 use crate::storage::{BatchLookup, StorageError};
@@ -193,7 +193,7 @@ fn first_record(
         return Ok(Some(first));
     }
     // Records that cannot be decompressed were never looked at before; whoever reads from the batch's beginning misses nothing.
-    let Ok(records) = decompress_bounded(batch.codec(), batch.records(), LOOKUP_DECOMPRESSED_MAX) else {
+    let Ok(records) = decompress_bounded(batch.codec(), batch.records(), DECOMPRESSED_SIZE_MAX) else {
         return Ok(Some(first));
     };
     let found = Records::new(&records, batch.count()).map_while(Result::ok).find_map(|record| {

@@ -12,10 +12,12 @@ use super::{Context, Outcome, ReplyTo};
 use crate::broker::{Broker, NotHere, turn};
 use crate::config::{BatchValidation, TimestampType};
 use crate::ids::{LeaderEpoch, NodeId, Now, Offset};
+use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::partition::Partition;
 use crate::parts::Slice;
 use crate::storage::SequenceCheck;
 use crate::wire::batch::{self, Batch, Validation};
+use crate::wire::compression::decompress_bounded;
 use crate::wire::error_code::ErrorCode;
 use crate::wire::produce::{PartitionResult, Produce, ProduceReply, ProduceTopic};
 use crate::wire::routing::{CurrentLeader, TopicRef};
@@ -239,8 +241,12 @@ fn check_contents(partition: &Partition, batch: &Batch<'_>, strict: bool) -> Res
     if batch.attributes().is_transactional() {
         return Err(Refused::because(ErrorCode::InvalidTxnState, "transactions are not served"));
     }
-    let facts = batch.facts();
-    let _ = strict;
+    let mut facts = batch.facts();
+    if facts.is_none() && batch.codec() != batch::Codec::None && (strict || partition.config.compact) {
+        let records = decompress_bounded(batch.codec(), batch.records(), DECOMPRESSED_SIZE_MAX)
+            .map_err(|_| Refused::because(ErrorCode::InvalidRecord, "the records cannot be decompressed"))?;
+        facts = Some(batch.walk(&records).map_err(|e| e.code())?);
+    }
     if partition.config.compact && facts.is_some_and(|f| f.key_missing) {
         return Err(Refused::because(
             ErrorCode::InvalidRecord,
