@@ -12,7 +12,7 @@ pub const FRAME_RESERVE_MAX: usize = 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 /// Bytes of replies that wait for one slow reader; above it, nothing more is read from that connection.
 pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
-/// Bytes that one batch may have after decompression when ListOffsets looks for a time in it.
+/// Bytes that one batch may have after decompression, where its records must be looked at.
 pub const DECOMPRESSED_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// What all consumer groups of one shard may hold together: members, assignments, offsets.
 pub const GROUP_BYTES_MAX: usize = 256 * 1024 * 1024;
