@@ -421,3 +421,54 @@ fn the_drop_in_names_the_cores() {
     let unit = stdout(&tree.tune(&["script", "--unit", "--cores", "0-3,6"]));
     assert!(unit.contains("[Service]\nCPUAffinity=0-3 6\n"), "{unit}");
 }
+
+/// As root the tuner runs as `nobody`, for whom modes mean something.
+fn tune_as_nobody(tree: &Tree, arguments: &[&str]) -> Output {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let program = tree.root().join("ringlane-tune");
+    fs::copy(env!("CARGO_BIN_EXE_ringlane-tune"), &program).unwrap();
+    fs::set_permissions(tree.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&program);
+    command.arg("--root").arg(tree.root()).args(arguments);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    fs::remove_file(&program).unwrap();
+    output
+}
+
+#[test]
+fn without_permission_nothing_is_changed_and_nothing_is_an_error_but_what_cannot_be_done() {
+    use std::os::unix::fs::PermissionsExt;
+    let tree = Tree::unpack("vm");
+    let mode =
+        |path: &str, mode| fs::set_permissions(tree.root().join(path), fs::Permissions::from_mode(mode)).unwrap();
+
+    mode("proc/sys/vm/swappiness", 0o000);
+    let check = tune_as_nobody(&tree, &["check", "swappiness", "somaxconn"]);
+    assert_eq!((check.status.code(), stderr(&check).as_str()), (Some(1), ""));
+    assert!(stdout(&check).contains("may not be read; run as root"), "{}", stdout(&check));
+    mode("proc/sys/vm/swappiness", 0o644);
+
+    // No place for the state file: nothing may be changed.
+    let before = tree.snapshot();
+    fs::create_dir_all(tree.root().join("var")).unwrap();
+    mode("var", 0o555);
+    let apply = tune_as_nobody(&tree, &["apply"]);
+    assert_eq!(apply.status.code(), Some(2));
+    assert!(stderr(&apply).contains("run as root") && stderr(&apply).lines().count() == 1, "{}", stderr(&apply));
+    fs::remove_dir(tree.root().join("var")).unwrap();
+    assert!(tree.snapshot() == before);
+
+    // A place for it, and settings that may not be written: said, and forgotten again.
+    mode("proc/sys/net/core/somaxconn", 0o444);
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let file = state.path().join("state.json");
+    let apply = tune_as_nobody(&tree, &["apply", "somaxconn", "--state", file.to_str().unwrap()]);
+    assert!(apply.status.success(), "{}", stderr(&apply));
+    assert!(stdout(&apply).contains("cannot be set here"), "{}", stdout(&apply));
+    assert!(!file.exists() && tree.snapshot() == before);
+}
