@@ -57,13 +57,9 @@ fn run(args: &Args, output: Output) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { names, short } => {
-            let mut found = findings::check(&host, &plan()?, &chosen(names)?);
-            let good = findings::nothing_short(&found);
-            if *short {
-                found.retain(|finding| finding.verdict == ringlane_tune::Verdict::Short);
-            }
-            output.findings(&found)?;
-            Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+            let found = findings::check(&host, &plan()?, &chosen(names)?);
+            output.findings(&found, *short)?;
+            Ok(if findings::nothing_short(&found) { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Apply { names, dry_run: true } => {
             output.steps(&apply::dry_run(&host, &plan()?, &chosen(names)?), "nothing to do")?;

@@ -50,12 +50,14 @@ impl Output {
         Ok(())
     }
 
-    pub fn findings(self, findings: &[Finding]) -> io::Result<()> {
+    /// The last line counts all findings, also those that are not shown.
+    pub fn findings(self, findings: &[Finding], short_only: bool) -> io::Result<()> {
+        let shown = |found: &&Finding| !short_only || found.verdict == Verdict::Short;
         if self == Output::Json {
-            return json(findings);
+            return json(&findings.iter().filter(shown).collect::<Vec<_>>());
         }
         let mut rows = vec![["KNOB", "ITEM", "NOW", "WANTED", "VERDICT", "NOTE"].map(str::to_string)];
-        for found in findings {
+        for found in findings.iter().filter(shown) {
             let verdict = match (found.verdict, found.applies) {
                 (Verdict::Ok, _) => "ok",
                 (Verdict::Short, true) => "short",
