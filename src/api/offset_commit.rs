@@ -1,9 +1,8 @@
-//! OffsetCommit (key 8), versions 2..=10.
+//! OffsetCommit (key 8), versions 2..=9.
 //!
 //! - Answered when the offsets are stored; partitions that fail do not stop the others.
 //!
 //! v5: no retention of its own any more. v6: leader epoch. v7: static members. v8: flexible. v9: GROUP_ID_NOT_FOUND.
-//! v10: topic ids.
 
 use kafka_protocol::messages::OffsetCommitRequest;
 

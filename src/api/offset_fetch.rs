@@ -1,10 +1,10 @@
-//! OffsetFetch (key 9), versions 1..=10.
+//! OffsetFetch (key 9), versions 1..=9.
 //!
 //! - A partition without a committed offset has offset -1; a group that nobody knows is no error.
 //! - There are no transactions yet, so every offset is stable and `require_stable` changes nothing.
 //!
 //! v2: all topics, group-level errors. v5: leader epoch. v6: flexible. v7: require stable. v8: many groups. v9: member id
-//! and epoch (KIP-848; unused by classic groups). v10: topic ids.
+//! and epoch (KIP-848; unused by classic groups).
 
 use kafka_protocol::messages::OffsetFetchRequest;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};

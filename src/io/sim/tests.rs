@@ -1,3 +1,5 @@
+//! The simulated ring and disk: everything late, in part, in random order, and the same again for the same seed.
+
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
 use std::path::Path;
