@@ -15,8 +15,8 @@ use ringlane::io::disk::{Disk, Job};
 use ringlane::parts::{FileRange, Slice};
 use ringlane::storage::data_dir::{Checkpoints, ClosedPartition};
 use ringlane::storage::{
-    BatchLookup, Cleaning, Log, LogConfig, ProducerStamp, ResolveError, Resolved, StagedBatch, Start, StorageError,
-    decode_metadata,
+    BatchLookup, Cleaning, ClosedLog, Log, LogConfig, ProducerStamp, ResolveError, Resolved, StagedBatch, Start,
+    StorageError, decode_metadata,
 };
 use ringlane::wire::batch::{Attributes, Batch, HeaderView};
 use ringlane::wire::record::{BatchBuilder, BatchFields, Records};
@@ -42,7 +42,7 @@ struct World {
     now: Now,
     buffers: Vec<Vec<u8>>,
     held: Vec<(FileRange, Vec<u8>)>,
-    closed: Option<(Offset, Option<Offset>)>,
+    closed: Option<ClosedLog>,
 }
 
 impl World {
@@ -212,7 +212,7 @@ impl World {
                 self.run_jobs(&mut log, None);
                 out = match log.close(&mut self.disk) {
                     Ok(closed) => {
-                        self.closed = Some((closed.recovery_point, closed.log_start_offset));
+                        self.closed = Some(closed);
                         format!(
                             "recovery_point={} log_start={}",
                             closed.recovery_point,
@@ -263,8 +263,9 @@ impl World {
         let closed = self.closed;
         let clean = args.has("clean");
         let start = Start {
-            log_start: closed.and_then(|(_, start)| start),
-            recovery_point: closed.map_or(Offset(0), |(point, _)| point),
+            log_start: closed.and_then(|c| c.log_start_offset),
+            recovery_point: closed.map_or(Offset(0), |c| c.recovery_point),
+            cleaned: closed.and_then(|c| c.cleaned),
             clean,
             ..Start::default()
         };

@@ -284,6 +284,7 @@ impl Log {
     fn write_files(&mut self, disk: &mut dyn Disk, index: usize) {
         let end = self.segments.get(index + 1).map_or(self.log_end_offset, |next| next.base_offset);
         let segment = &mut self.segments[index];
+        segment.complete_time_index();
         let Some(indexes) = &segment.indexes else {
             segment.stage = Stage::Settled;
             return;

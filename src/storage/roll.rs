@@ -311,6 +311,7 @@ impl Log {
                 }
                 segment.named = segment.base_offset;
             }
+            segment.complete_time_index();
             let indexes = segment.indexes.get_or_insert_default();
             let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
                 (file_path(&dir, segment.base_offset, OFFSET_INDEX), indexes.offsets.encode()),
