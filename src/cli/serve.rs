@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -250,7 +250,6 @@ fn start_shard(
 }
 
 fn make_ring(config: &BrokerConfig, address: SocketAddr) -> Result<(Uring, SocketAddr)> {
-    use crate::io::Ring;
     let bytes = |size: Option<u32>| size.map_or(-1, |size| i32::try_from(size).unwrap_or(i32::MAX));
     let settings = io::Settings {
         send_buffer_bytes: bytes(config.socket.send_buffer_bytes),
@@ -266,13 +265,28 @@ fn make_ring(config: &BrokerConfig, address: SocketAddr) -> Result<(Uring, Socke
         ..io::Settings::default()
     };
     let mut ring = Uring::new(&config.data_dir, settings)?;
-    let bound = ring.listen(address).map_err(|error| match error.kind() {
+    let bound = listen_patiently(&mut ring, address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow!("{address} is taken by another process; stop it, or choose another port with --listen")
         }
         _ => anyhow!("cannot listen on {address}: {error}"),
     })?;
     Ok((ring, bound))
+}
+
+/// A broker that was killed may hold its ports a little longer: the kernel takes its rings, and with them the sockets
+/// they accept on, apart only after the process is gone. Whoever starts it again at once should not have to know.
+fn listen_patiently(ring: &mut Uring, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    use crate::io::Ring;
+    const TRIES_MAX: usize = 100;
+    const PAUSE: Duration = Duration::from_millis(50);
+    for _ in 1..TRIES_MAX {
+        match ring.listen(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(PAUSE),
+            listening => return listening,
+        }
+    }
+    ring.listen(address)
 }
 
 /// Shard i listens on port + i; with port 0 each on any free one.

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,6 +20,8 @@ use super::process::{Process, run};
 /// Starting loads a JVM for Apache Kafka; stopping syncs files.
 const START_MAX: Duration = Duration::from_secs(180);
 const STOP_MAX: Duration = Duration::from_secs(120);
+/// What Apache Kafka and Ringlane say when they cannot listen.
+const PORT_TAKEN: [&str; 2] = ["Address already in use", "is taken by another process"];
 /// Shards of a broker under test, each on a port of its own.
 const SHARDS: u16 = 2;
 
@@ -91,11 +94,19 @@ impl Broker {
         self.process.take().expect("the broker runs").kill();
     }
 
-    /// Starts it again after `stop` or `crash`, on the same ports and data.
+    /// Starts it again after `stop` or `crash`, on the same ports and data. On a busy machine the kernel may take long to
+    /// let go of the ports of a process that was killed.
     pub fn start_again(&mut self) {
-        if let Err(output) = self.launch() {
-            panic!("the broker did not start again:\n{output}");
+        for _ in 0..12 {
+            match self.launch() {
+                Ok(()) => return,
+                Err(output) if PORT_TAKEN.iter().any(|words| output.contains(words)) => {
+                    thread::sleep(Duration::from_secs(1))
+                }
+                Err(output) => panic!("the broker did not start again:\n{output}"),
+            }
         }
+        panic!("the broker did not start again: its ports stay taken");
     }
 
     /// Goes on with the data of a stopped broker as the other kind of broker.
@@ -117,7 +128,7 @@ impl Broker {
             match self.launch() {
                 Ok(()) => return,
                 // Somebody else was faster with a port. Anything else is a finding.
-                Err(output) if output.contains("in use") => continue,
+                Err(output) if PORT_TAKEN.iter().any(|words| output.contains(words)) => continue,
                 Err(output) => panic!("the broker did not start:\n{output}"),
             }
         }
@@ -187,7 +198,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         // On a failure the process prints its output as it is dropped.
         if let Some(mut process) = self.process.take()
-            && !std::thread::panicking()
+            && !thread::panicking()
         {
             process.kill();
         }
