@@ -230,6 +230,7 @@ fn directory_of_apache_kafka() {
         TOPICS,
         "--create --topic kept --partitions 2 --config retention.ms=7200000 --config cleanup.policy=compact",
     );
+    client(&broker, "create", &["grouped", "1"]);
     client(&broker, "produce", &["grouped", "0", "30"]);
     client(&broker, "consume", &["grouped", "moving", "20"]);
     broker.stop();

@@ -45,6 +45,7 @@ public final class Client {
         String bootstrap = words[0];
         String[] arguments = Arrays.copyOfRange(words, 2, words.length);
         switch (words[1]) {
+            case "create" -> create(bootstrap, arguments[0], Integer.parseInt(arguments[1]), Map.of()).close();
             case "data" -> verify(bootstrap, write(bootstrap));
             case "write" -> System.out.println(write(bootstrap));
             case "verify" -> verify(bootstrap, Long.parseLong(arguments[0]));
@@ -91,6 +92,9 @@ public final class Client {
     static Admin create(String bootstrap, String topic, int partitions, Map<String, String> configs) throws Exception {
         Admin admin = Admin.create(properties(bootstrap));
         get(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(configs))).all());
+        // Apache Kafka may answer before the leaders serve, and then takes the second batch of an idempotent producer while
+        // it refuses the first, which fails for ever after. Asking for offsets waits for the leaders.
+        get(admin.listOffsets(IntStream.range(0, partitions).boxed().collect(Collectors.toMap(p -> new TopicPartition(topic, p), p -> OffsetSpec.latest()))).all());
         return admin;
     }
 
