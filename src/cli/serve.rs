@@ -4,6 +4,7 @@
 //! connect now wait); the control thread folds the metadata log, with the ports that were found, into the first image; the
 //! shards open their logs by it and run. The stop goes the other way, and marks the directory clean at its end.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -318,12 +319,15 @@ fn announce(config: &BrokerConfig, cores: &[usize], (first, last): (SocketAddr, 
     let ports = if first == last { String::new() } else { format!(" to {}", last.port()) };
     let dir = Path::new(&config.data_dir);
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
-    println!(
+    // Whoever started us may have stopped reading: that is no reason to stop.
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(
+        out,
         "ready: listening on {first}{ports} ({} shards on cores {}), data in {}, started in {:.0} ms",
         cores.len(),
         cores::format_list(cores),
         dir.display(),
         began.elapsed().as_secs_f64() * 1e3,
     );
-    println!("produce a first message: echo hello | kcat -b {first} -t greetings -P");
+    let _ = writeln!(out, "produce a first message: echo hello | kcat -b {first} -t greetings -P");
 }
