@@ -31,6 +31,7 @@ struct Metadata {
 }
 
 const IO_TIMEOUT: Duration = Duration::from_secs(60);
+const LEADER_WAIT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Admin {
@@ -246,8 +247,22 @@ impl Admin {
     }
 
     /// The offset of one partition at `timestamp` (or LATEST, EARLIEST). Asks the broker this is connected to, which
-    /// must be the leader.
+    /// must be the leader; a leader that was elected a moment ago gets time to know it.
     pub fn offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64> {
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            match self.offset_once(topic, partition, timestamp)? {
+                (0, offset) => return Ok(offset),
+                (code, _) if wire::is_about_leaders(code) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                (code, _) => bail!("ListOffsets of {topic}-{partition}: {}", wire::error_name(code)),
+            }
+        }
+    }
+
+    /// Error code and offset.
+    fn offset_once(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<(i16, i64)> {
         let version = self.version(wire::LIST_OFFSETS)?;
         let body = self.call(|c| {
             let mut r = Request::new(wire::LIST_OFFSETS, version, c);
@@ -273,10 +288,7 @@ impl Admin {
         let error = r.i16("error code")?;
         r.i64("timestamp")?;
         let offset = r.i64("offset")?;
-        if error != 0 {
-            bail!("ListOffsets of {topic}-{partition}: {}", wire::error_name(error));
-        }
-        Ok(offset)
+        Ok((error, offset))
     }
 
     /// Settings of a topic that a report must state, such as `flush.messages`. Empty when the broker cannot tell.

@@ -310,6 +310,11 @@ pub fn error_name(code: i16) -> String {
     name.to_string()
 }
 
+/// Errors that pass by themselves once leaders are known everywhere.
+pub fn is_about_leaders(code: i16) -> bool {
+    matches!(code, 3 | 5 | 6 | 74)
+}
+
 /// What a user can do about an error that does not go away.
 pub fn error_hint(name: &str) -> &'static str {
     match name {
