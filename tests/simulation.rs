@@ -15,7 +15,7 @@ use client::{Consumer, Producer};
 use host::Host;
 use ringlane::io::sim::{Keep, Random};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 const TOPIC: &str = "sim";
 
 /// Small segments and little retained, so that segments roll, retire and are recycled in every run.
