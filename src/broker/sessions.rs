@@ -166,11 +166,6 @@ impl Sessions {
             session.order.push(key);
         }
     }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.sessions.len()
-    }
 }
 
 impl Session {

@@ -115,14 +115,6 @@ impl Turn {
     pub fn end(&mut self) {
         self.pending.extend(self.open.take());
     }
-    /// Drops the reply begun; what was staged for it stays staged.
-    pub fn abort(&mut self) -> Option<Reply> {
-        let mut pending = self.open.take()?;
-        let reply = std::mem::take(&mut pending.reply);
-        pending.awaited.clear();
-        self.spare.push(pending);
-        Some(reply)
-    }
 
     pub(super) fn own(&self, size: usize) -> Slice {
         Slice { buffer: self.buffers.own.len() as u32 | OWN, start: 0, size: size as u32 }

@@ -87,11 +87,6 @@ impl<I: Ring + Disk> Shard<I> {
         self.io.listen(address)
     }
 
-    /// The ring, for the simulation's hands.
-    pub fn io_mut(&mut self) -> &mut I {
-        &mut self.io
-    }
-
     /// The broker, for the simulation's eyes.
     pub fn broker(&self) -> &Broker {
         &self.broker
