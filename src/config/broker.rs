@@ -31,6 +31,8 @@ pub struct BrokerConfig {
     pub auto_create_topics: bool,
     /// `delete.topic.enable`.
     pub delete_topics: bool,
+    /// `auto.leader.rebalance.enable`: a start evens out partitions over the shards.
+    pub rebalance_leaders: bool,
     /// `num.partitions`: of topics created without saying how many.
     pub partitions_default: i32,
     /// `default.replication.factor`.
@@ -198,6 +200,7 @@ impl BrokerConfig {
             },
             auto_create_topics: v.flag("auto.create.topics.enable"),
             delete_topics: v.flag("delete.topic.enable"),
+            rebalance_leaders: v.flag("auto.leader.rebalance.enable"),
             partitions_default: v.get("num.partitions"),
             replication_factor_default: i16::try_from(v.get::<i32>("default.replication.factor")).unwrap_or(i16::MAX),
             request_partitions_max: v.get("max.request.partition.size.limit"),
@@ -324,7 +327,14 @@ mod tests {
         assert_eq!(config.socket.idle_ms_max, Some(600_000));
         assert_eq!(config.batch_validation, BatchValidation::Records);
         assert_eq!(config.offsets.topic_partitions, 50);
-        assert!(config.auto_create_topics);
+        assert!(config.auto_create_topics && config.rebalance_leaders);
+    }
+
+    #[test]
+    fn a_flag_is_off_however_it_is_spelt() {
+        for off in ["false", "False", " FALSE "] {
+            assert!(!config(&[("auto.leader.rebalance.enable", off)]).unwrap().rebalance_leaders, "{off:?}");
+        }
     }
 
     #[test]

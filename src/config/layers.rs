@@ -115,6 +115,7 @@ impl<'a, F: Fn(&'static Key) -> Option<Cow<'a, str>>> Values<'a, F> {
     /// The text of a key, or `None`.
     pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         let key = (self.key)(name).unwrap_or_else(|| panic!("no key {name} in the tables"));
+        debug_assert!(key.has_effect(), "{name} is acted on, so its row must say what it does");
         (self.find)(key)
     }
 

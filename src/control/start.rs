@@ -89,8 +89,7 @@ impl Control {
         let mut fold = Fold::new(&image);
         records.iter().for_each(|record| fold.apply(record.clone()));
         let registered = fold.finish();
-        let rebalance = setup.settings.get("auto.leader.rebalance.enable") != Some("false");
-        let moves = placement::reassign(&registered, rebalance);
+        let moves = placement::reassign(&registered, setup.config.rebalance_leaders);
         if !moves.is_empty() {
             log::info!("{} partitions change to another core", moves.len());
         }
