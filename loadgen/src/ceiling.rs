@@ -1,8 +1,10 @@
 //! What this host can do at all: bare loops on the kernel paths a broker uses, each for a moment. The server side is
 //! bound to the broker's core, the client side to the generator's. No protocol, no checks beyond CRC32C.
 
-use crate::batch::crc32c;
+use crate::batch::{Random, crc32c};
+use crate::clock::{Clock, SECOND};
 use crate::machine;
+use crate::recorder::{Counts, Recorder, Schedule};
 use anyhow::{Context, Result};
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -13,6 +15,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -108,6 +111,9 @@ pub fn measure(
     let (p50, p99) = bench.fdatasync()?;
     add("fdatasync_p50", Some(4096), p50, "us", "append 4 KiB, then fdatasync");
     add("fdatasync_p99", Some(4096), p99, "us", "the same, 99th percentile");
+    machine::pin(&[generator_core])?;
+    let what = "the generator's own: read the clock, record one request's latency from its intended and its real send";
+    add("record_latency", None, bench.record_latency(), "ns", what);
     machine::pin(&allowed)?;
     Ok(ceiling)
 }
@@ -155,6 +161,21 @@ impl Bare<'_> {
         let from = vec![7u8; 8 << 20];
         let mut to = vec![0u8; from.len()];
         self.repeat(from.len(), || black_box(&mut to).copy_from_slice(black_box(&from)))
+    }
+
+    /// Nanoseconds for one latency, spread over the histogram as those of a busy broker are.
+    fn record_latency(&self) -> f64 {
+        let (slices, _kept) = channel();
+        let schedule = Schedule { start: 0, measure_from: 0, measure_until: u64::MAX / 2 };
+        let (mut recorder, clock, mut random) = (Recorder::new(schedule, slices), Clock::start(), Random::seeded(1));
+        let (latencies, counts) = ([(); 1024].map(|()| random.below(SECOND / 100)), Counts::default());
+        let rate = self.repeat(latencies.len(), || {
+            for latency in latencies {
+                let now = clock.now() + SECOND;
+                recorder.produced(now, now - latency, now - latency / 2, &counts);
+            }
+        });
+        1e9 / rate
     }
 
     /// Runs `serve` on the broker's core and `client` on the generator's, joined by one loopback connection.

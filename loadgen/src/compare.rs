@@ -203,6 +203,10 @@ fn differences(columns: &[Column<'_>], rows: &[Row<'_>]) -> Vec<String> {
         let m = &c.run.machine;
         format!("{} {} {} cores {}", m.name, m.cpu, m.cores, m.kernel).trim().to_string()
     });
+    check("host settings that hold a broker back", &|c| match c.run.machine.tuning.is_empty() {
+        true => "unknown".into(),
+        false => sorted(c.run.machine.short().map(|f| f.knob.clone())),
+    });
     check("broker cores", &|c| {
         let cores = c.run.targets.iter().find(|t| t.name == c.target).map(|t| t.cores.len()).unwrap_or(0);
         if cores == 0 { "unknown".into() } else { cores.to_string() }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
+use ringlane_tune::{Deployment, Finding, Verdict, check_host};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,6 +31,8 @@ pub struct Machine {
     /// Kernel settings that decide results: sockets, page cache, io_uring.
     pub sysctl: BTreeMap<String, String>,
     pub file_system: String,
+    /// What the host tuner says of this host, as a place for a broker on the broker's cores.
+    pub tuning: Vec<Finding>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -77,8 +80,8 @@ const SYSCTLS: &[&str] = &[
 ];
 
 impl Machine {
-    /// `data_dir`: where an embedded broker keeps its logs; its file system is noted.
-    pub fn probe(name: Option<&str>, data_dir: &Path) -> Self {
+    /// `data_dir`: where an embedded broker keeps its logs, on `broker_cores`.
+    pub fn probe(name: Option<&str>, data_dir: &Path, broker_cores: &[usize]) -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
@@ -114,7 +117,20 @@ impl Machine {
                 .map(|(name, value)| (name, value.split_whitespace().collect::<Vec<_>>().join(" ")))
                 .collect(),
             file_system: file_system(data_dir),
+            tuning: check_host(
+                Path::new("/"),
+                &Deployment {
+                    cores: Some(broker_cores.to_vec()),
+                    data_dir: data_dir.to_path_buf(),
+                    ..Deployment::default()
+                },
+            ),
         }
+    }
+
+    /// The findings that hold a broker back.
+    pub fn short(&self) -> impl Iterator<Item = &Finding> {
+        self.tuning.iter().filter(|f| f.verdict == Verdict::Short)
     }
 }
 
@@ -283,8 +299,9 @@ mod tests {
 
     #[test]
     fn this_host_and_this_process_can_be_described() {
-        let machine = Machine::probe(None, Path::new("/tmp"));
+        let machine = Machine::probe(None, Path::new("/tmp"), &[0]);
         assert!(machine.cores >= 1 && machine.memory_bytes > 1 << 20 && !machine.kernel.is_empty());
+        assert!(machine.tuning.iter().any(|f| f.knob == "clocksource"), "{:?}", machine.tuning);
         let usage = Usage::of(std::process::id() as i32).unwrap();
         assert!(usage.threads >= 1 && usage.rss_bytes > 0);
         assert!(Usage::of(-1).is_none());

@@ -84,7 +84,7 @@ impl Session {
         })
         .context("catch Ctrl-C")?;
 
-        let machine = Machine::probe(place.host_name.as_deref(), &data_dir);
+        let machine = Machine::probe(place.host_name.as_deref(), &data_dir, &broker_cores);
         let each_s = place.ceiling.unwrap_or(CEILING_S);
         let ceiling = if each_s > 0.0 {
             eprintln!("measuring what this host can do ({each_s} s for each bare loop) ...");
@@ -429,15 +429,16 @@ impl Session {
             Ending::Interrupted => self.file.warnings.push("the run was interrupted; later cells are missing".into()),
             Ending::Failed(e) => self.file.warnings.push(format!("the run failed, later cells are missing: {e}")),
         }
-        if let Some(kept) = self.out.as_deref().map(Path::to_path_buf) {
-            self.save()?;
-            eprintln!("written: {0}/run.json, {0}/report.html", kept.display());
-        }
+        // First what cannot fail: where the files cannot be written, the figures are not lost.
         if !self.file.cells.is_empty() {
             print!("{}", report::text(std::slice::from_ref(&self.file)));
         }
+        let saved = self.save();
+        if let (Some(out), Ok(())) = (&self.out, &saved) {
+            eprintln!("written: {0}/run.json, {0}/report.html", out.display());
+        }
         match ending {
-            Ending::Complete => Ok(()),
+            Ending::Complete => saved,
             Ending::Interrupted => bail!("interrupted"),
             Ending::Failed(e) => Err(e),
         }
@@ -467,6 +468,10 @@ fn warnings_of(cell: &Cell, measured: &[Measured]) -> Vec<String> {
         }
         let list: Vec<String> = by_code.iter().map(|(name, count)| format!("{count} {name}")).collect();
         warnings.push(format!("{errors} errors: {}", list.join(", ")));
+    }
+    let silent = measured.iter().filter(|m| m.result.messages_per_second == 0.0).count();
+    if silent > 0 {
+        warnings.push(format!("{silent} of {} repeats went by without a single answer", measured.len()));
     }
     let missing: i64 = measured.iter().map(|m| m.records_missing).sum();
     if missing != 0 {

@@ -289,8 +289,8 @@ impl RunFile {
     pub fn save(&self, path: &Path) -> Result<()> {
         let part = path.with_extension("json.part");
         let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(&part, text + "\n").with_context(|| format!("write {}", part.display()))?;
-        std::fs::rename(&part, path).with_context(|| format!("write {}", path.display()))
+        let written = std::fs::write(&part, text + "\n").and_then(|()| std::fs::rename(&part, path));
+        written.with_context(|| format!("write {}; free space there, or choose another --out", path.display()))
     }
 
     /// Everything that belongs on top of a report, cells' own warnings included.

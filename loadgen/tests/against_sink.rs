@@ -65,8 +65,10 @@ fn a_matrix_of_acks_sizes_and_payloads_fills_the_run_file_and_the_report() {
         // ListOffsets after each repeat proved that every record arrived, or there would be a warning.
         assert_eq!(cell["errors"], 0, "{cell}");
         // A sink costs less than making what it discards: on some hosts the generator is the limit, and says so.
-        let others = cell["warnings"].as_array().unwrap().iter().filter(|w| !w.to_string().contains("generator"));
-        assert_eq!(others.count(), 0, "{cell}");
+        // A crowded host may stall a repeat altogether, and that is said too.
+        let said = ["generator", "single answer"];
+        let told = |w: &&Value| !said.iter().any(|s| w.to_string().contains(s));
+        assert_eq!(cell["warnings"].as_array().unwrap().iter().filter(told).count(), 0, "{cell}");
         assert_eq!(cell["repeats"].as_array().unwrap().len(), 2);
         for field in ["messages_per_second", "bytes_per_second", "wire_bytes_per_second"] {
             let [min, median, max] = ["min", "median", "max"].map(|k| cell[field][k].as_f64().unwrap());
@@ -190,6 +192,19 @@ fn a_broker_that_refuses_everything_ends_the_run_and_the_errors_are_kept() {
     assert!(cell["errors"].as_u64().unwrap() > 0 && cell["errors_by_code"]["KAFKA_STORAGE_ERROR"].as_u64() > Some(0));
     let report = finish(loadgen(&["report", out]));
     assert!(String::from_utf8_lossy(&report.stdout).trim_start().starts_with('!'), "warnings come first");
+}
+
+#[test]
+fn a_full_disk_under_out_is_named_and_the_figures_are_printed_all_the_same() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("run.json.part")).unwrap();
+    let out = dir.path().to_str().unwrap();
+    let output = finish(loadgen(&[&["run", "--peer", "sink", "--acks", "1", "--out", out], SHORT].concat()));
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains("No space left") && message.contains("--out"), "{message}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("acks=1, 100 B"), "the figures are lost");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::plot::{self, Axes, Bar, Group, Line, SERIES_COUNT};
 use super::text::{self, Table, ms};
 use super::{human, human_bytes};
 use crate::compare::{Comparison, rate_verdict};
+use crate::machine::Machine;
 use crate::run_file::{CellResult, RunFile};
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -62,10 +63,10 @@ pub fn page(runs: &[RunFile]) -> Result<String> {
 /// The throughput plot as a picture of its own.
 pub fn throughput_svg(runs: &[RunFile]) -> Result<String> {
     let comparison = Comparison::of(runs);
-    let (groups, _) = bar_groups(&comparison, &|c| {
+    let (groups, legend) = bar_groups(&comparison, &|c| {
         (c.messages_per_second.median, c.messages_per_second.min, c.messages_per_second.max)
     });
-    Ok(plot::with_fixed_colors(&plot::bars(&groups, &human)?))
+    Ok(plot::with_fixed_colors(&plot::bars(&groups, &legend, &human)?))
 }
 
 fn where_line(run: &RunFile) -> String {
@@ -188,8 +189,8 @@ fn throughput(c: &Comparison<'_>) -> Result<Markup> {
     Ok(html! {
         section {
             h2 { "Throughput" }
-            (figure("Messages per second", "Bar: median of the repeats. Whisker: worst and best repeat.", &legend, &plot::bars(&messages, &human)?))
-            (figure("Payload bytes per second", "Sum of record values; the protocol around them is not counted.", &legend, &plot::bars(&bytes, &human_bytes)?))
+            (figure("Messages per second", "Bar: median of the repeats. Whisker: worst and best repeat.", &legend, &plot::bars(&messages, &[], &human)?))
+            (figure("Payload bytes per second", "Sum of record values; the protocol around them is not counted.", &legend, &plot::bars(&bytes, &[], &human_bytes)?))
         }
     })
 }
@@ -415,7 +416,7 @@ fn ceiling_shares(c: &Comparison<'_>) -> Result<Markup> {
     Ok(html! {
         section {
             h2 { "Share of the host's ceiling" }
-            (figure("How much of this host is used", caption, &legend, &plot::bars(&groups, &|v| format!("{:.0} %", v * 100.0))?))
+            (figure("How much of this host is used", caption, &legend, &plot::bars(&groups, &[], &|v| format!("{:.0} %", v * 100.0))?))
         }
     })
 }
@@ -489,6 +490,11 @@ fn details(run: &RunFile) -> Markup {
                 h3 { "What bare loops reach here" }
                 (table(&ceiling_table(ceiling)))
             }
+            @if !m.tuning.is_empty() {
+                h3 { "What the host tuner says" }
+                p.note { (text::tuning_line(m)) }
+                @if m.short().next().is_some() { (table(&tuning_table(m))) }
+            }
         }
     }
 }
@@ -499,6 +505,17 @@ fn ceiling_table(ceiling: &crate::ceiling::Ceiling) -> Table {
         let value =
             if f.unit == "B/s" { human_bytes(f.value) + "/s" } else { format!("{} {}", human(f.value), f.unit) };
         t.rows.push(vec![f.name.replace('_', " "), value, f.what.clone()]);
+    }
+    t
+}
+
+/// What holds a broker back here. Findings that are as wanted, or cannot be read, are in run.json.
+fn tuning_table(m: &Machine) -> Table {
+    let mut t = Table::new(&["setting", "now, and wanted", "why"]);
+    for f in m.short() {
+        let name = if f.item.is_empty() { f.knob.clone() } else { format!("{} ({})", f.knob, f.item) };
+        let wanted = if f.wanted.is_empty() { &f.note } else { &f.wanted };
+        t.rows.push(vec![name, format!("{}, {wanted}", f.now), f.why.clone()]);
     }
     t
 }

@@ -70,13 +70,16 @@ pub struct Group {
 const WIDTH: u32 = 860;
 const BAR: i32 = 20;
 const GAP: i32 = 4;
+const LEGEND: i32 = 30;
 
 /// Horizontal bars, one group under the other, value at the end, whiskers from the worst to the best repeat.
-pub fn bars(groups: &[Group], show: &dyn Fn(f64) -> String) -> Result<String> {
+/// `legend` names the series above them; a page writes its own and gives none.
+pub fn bars(groups: &[Group], legend: &[String], show: &dyn Fn(f64) -> String) -> Result<String> {
     let longest = groups.iter().map(|g| g.label.chars().count()).max().unwrap_or(0) as i32;
     let left = (longest * 8 + 24).clamp(90, 300);
     let right = 92;
-    let height: i32 = 16 + groups.iter().map(|g| g.bars.len() as i32 * (BAR + GAP) + 14).sum::<i32>();
+    let above = if legend.len() > 1 { LEGEND } else { 0 };
+    let height: i32 = above + 16 + groups.iter().map(|g| g.bars.len() as i32 * (BAR + GAP) + 14).sum::<i32>();
     let top = groups.iter().flat_map(|g| &g.bars).map(|b| b.max.max(b.value)).fold(0.0, f64::max).max(1e-12);
     let span = WIDTH as i32 - left - right;
     let x = |value: f64| left + (value / top * span as f64) as i32;
@@ -85,9 +88,19 @@ pub fn bars(groups: &[Group], show: &dyn Fn(f64) -> String) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, height as u32)).into_drawing_area();
         for quarter in 0..=4 {
             let at = left + span * quarter / 4;
-            area.draw(&PathElement::new([(at, 6), (at, height - 6)], GRID)).map_err(drawn)?;
+            area.draw(&PathElement::new([(at, above + 6), (at, height - 6)], GRID)).map_err(drawn)?;
         }
-        let mut y = 10;
+        if above > 0 {
+            let mut at = left;
+            for (i, name) in legend.iter().enumerate() {
+                let chip = [(at, 12), (at + 12, 24)];
+                area.draw(&Rectangle::new(chip, series_color(i).filled())).map_err(drawn)?;
+                let style = font(14, &INK, HPos::Left, VPos::Center);
+                area.draw(&Text::new(name.clone(), (at + 18, 18), style)).map_err(drawn)?;
+                at += 18 + 8 * name.chars().count() as i32 + 24;
+            }
+        }
+        let mut y = above + 10;
         for group in groups {
             let middle = y + (group.bars.len() as i32 * (BAR + GAP) - GAP) / 2;
             let style = font(15, &INK, HPos::Right, VPos::Center);
@@ -205,8 +218,10 @@ mod tests {
             Group { label: "acks=1, 100 B".into(), bars: vec![bar(0, 10.0), bar(1, 2.0)] },
             Group { label: "acks=all, 100 B".into(), bars: vec![bar(0, 8.0)] },
         ];
-        let svg = with_variables(&bars(&groups, &|v| format!("{v} units")).unwrap());
-        for word in ["acks=1, 100 B", "10 units", "2 units", "8 units", "var(--s0)", "var(--s1)", "var(--ink)"] {
+        let svg = with_variables(&bars(&groups, &["ours".into(), "theirs".into()], &|v| format!("{v} units")).unwrap());
+        for word in
+            ["theirs", "acks=1, 100 B", "10 units", "2 units", "8 units", "var(--s0)", "var(--s1)", "var(--ink)"]
+        {
             assert!(svg.contains(word), "{word}");
         }
         let axes = Axes {

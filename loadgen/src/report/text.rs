@@ -1,6 +1,7 @@
 //! Tables for a terminal and for Markdown, from the same rows.
 
 use super::{human, human_bytes};
+use crate::machine::Machine;
 use crate::run_file::{RunFile, Spread};
 
 /// A table as rows of words; the first row is the heading.
@@ -149,6 +150,9 @@ pub fn headline(run: &RunFile) -> Vec<String> {
         m.file_system.split(' ').next().unwrap_or(""),
         run.generator_cores
     ));
+    if !m.tuning.is_empty() {
+        lines.push(tuning_line(m));
+    }
     lines.push(format!(
         "batches of {}, {} in flight, {} partition(s), {} producing and {} consuming connection(s), codec {}, {} x {} s",
         human_bytes(w.batch_bytes as f64),
@@ -161,6 +165,14 @@ pub fn headline(run: &RunFile) -> Vec<String> {
         w.duration_s
     ));
     lines
+}
+
+/// How many of the tuner's findings hold a broker back, and which.
+pub fn tuning_line(m: &Machine) -> String {
+    let mut short: Vec<&str> = m.short().map(|f| f.knob.as_str()).collect();
+    short.dedup();
+    let which = if short.is_empty() { String::new() } else { format!(": {}", short.join(", ")) };
+    format!("ringlane-tune check: {} of {} findings hold a broker back{which}", m.short().count(), m.tuning.len())
 }
 
 pub const LEGEND: &str = "msg/s: median of the repeats, ± half the distance between best and worst. Bytes are record \
