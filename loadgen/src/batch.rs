@@ -442,6 +442,25 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_builder_allocates_nothing() {
+        let to = Destination { version: 7, topic: "t", partition: 3, acks: 1 };
+        let limit = BatchLimit { bytes: 100_000, records: usize::MAX };
+        let encoder = || RecordEncoder::new(RecordSize::Uniform(50, 150), Keys::Uniform(1000), 1);
+        let mut fresh = Fresh::new(&to, encoder(), limit, Codec::None);
+        let prebuilt = Prebuilt::new(&to, encoder(), limit, Codec::None).unwrap();
+        let stamp = Stamp { run: 7, producer: 9, sequence: 1, intended_ns: 2 };
+        let at = Moment { correlation: 77, now_ms: 1_700_000_000_123, stamp };
+        let mut frames = [Frame::default(), Frame::default()];
+        let mut build = || {
+            fresh.build(&mut frames[0], at).unwrap();
+            prebuilt.build(&mut frames[1], at);
+        };
+        build();
+        let info = allocation_counter::measure(|| (0..100).for_each(|_| build()));
+        assert_eq!(info.count_total, 0, "{info:?}");
+    }
+
+    #[test]
     fn varints_round_trip_and_their_size_is_known() {
         for v in [0, 1, -1, 63, 64, -64, -65, 8191, 8192, 1 << 20, i64::MAX, i64::MIN] {
             let mut out = Vec::new();
