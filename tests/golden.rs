@@ -8,6 +8,7 @@ use ringlane::ids::{LeaderEpoch, NodeId};
 use ringlane::wire::batch::{Batch, Codec, Validation};
 use ringlane::wire::fetch::{self, Fetch, FetchReply, PartitionData, PartitionTags};
 use ringlane::wire::frame::{RequestHeader, SIZE_PREFIX, reply_header_flexible};
+use ringlane::wire::offsets::{self, TOPIC_IDS_SINCE};
 use ringlane::wire::produce::{self, PartitionResult, Produce, ProduceReply};
 use ringlane::wire::record::Records;
 use ringlane::wire::routing::{CurrentLeader, NodeEndpoint};
@@ -51,11 +52,11 @@ impl std::fmt::Display for Golden {
 }
 
 /// Versions that Kafka 4.3 speaks and we do not advertise: only their headers are read.
-const NEWER: [(i16, i16); 5] = [(2, 11), (8, 10), (9, 10), (18, 5), (35, 5)];
+const NEWER: [(i16, i16); 3] = [(2, 11), (18, 5), (35, 5)];
 
 #[test]
 fn requests_of_real_clients_are_read() {
-    let (mut produces, mut fetches, mut others, mut newer) = (0, 0, 0, 0);
+    let (mut produces, mut fetches, mut others, mut newer, mut by_id) = (0, 0, 0, 0, 0);
     for golden in golden_frames().iter().filter(|golden| golden.is_request) {
         let frame = &golden.frame;
         let (header, body) = RequestHeader::parse(frame).unwrap_or_else(|e| panic!("{golden}: {e}"));
@@ -69,6 +70,11 @@ fn requests_of_real_clients_are_read() {
             fetch::API_KEY => {
                 check_fetch(golden, body);
                 fetches += 1;
+            }
+            8 | 9 if golden.version >= TOPIC_IDS_SINCE => {
+                shape::check(golden.key, golden.version, &frame[body..]).unwrap_or_else(|e| panic!("{golden}: {e}"));
+                check_offsets(golden, &frame[body..]);
+                by_id += 1;
             }
             key if NEWER.contains(&(key, golden.version)) => newer += 1,
             key => {
@@ -86,7 +92,33 @@ fn requests_of_real_clients_are_read() {
         }
     }
     assert!(produces >= 8 && fetches >= 8 && others >= 60, "{produces} {fetches} {others}");
-    assert!(newer <= 12, "{newer}");
+    assert!(newer <= 12 && by_id >= 2, "{newer} {by_id}");
+}
+
+/// franz-go's group asks and commits by topic id.
+fn check_offsets(golden: &Golden, body: &[u8]) {
+    let id = "0bebbd14-09f6-45d6-beed-6aa08cd698d7";
+    match golden.key {
+        8 => {
+            let request = offsets::commit_request(body, golden.version).unwrap_or_else(|e| panic!("{golden}: {e}"));
+            let [topic] = &request.topics[..] else { panic!("{golden}: {request:?}") };
+            let [partition] = &topic.partitions[..] else { panic!("{golden}: {topic:?}") };
+            assert_eq!(
+                (request.group_id.as_str(), request.generation_id_or_member_epoch),
+                ("group-franz", 1),
+                "{golden}"
+            );
+            assert_eq!((topic.topic_id.to_string().as_str(), partition.committed_offset), (id, 20), "{golden}");
+            assert_eq!(partition.committed_metadata.as_ref(), Some(&request.member_id), "{golden}");
+        }
+        _ => {
+            let request = offsets::fetch_request(body, golden.version).unwrap_or_else(|e| panic!("{golden}: {e}"));
+            let [group] = &request.groups[..] else { panic!("{golden}: {request:?}") };
+            let [topic] = &group.topics.as_ref().unwrap()[..] else { panic!("{golden}: {group:?}") };
+            assert_eq!((group.group_id.as_str(), group.member_epoch), ("group-franz", 1), "{golden}");
+            assert_eq!((topic.topic_id.to_string().as_str(), &topic.partition_indexes[..]), (id, &[0][..]), "{golden}");
+        }
+    }
 }
 
 fn check_produce(golden: &Golden, body: usize) {

@@ -6,6 +6,7 @@ use kafka_protocol::messages::{ApiKey, RequestKind};
 use libfuzzer_sys::fuzz_target;
 use ringlane::wire::fetch::{self, Fetch};
 use ringlane::wire::frame::RequestHeader;
+use ringlane::wire::offsets::{self, TOPIC_IDS_SINCE};
 use ringlane::wire::produce::{self, Produce};
 use ringlane::wire::shape;
 
@@ -35,6 +36,10 @@ fuzz_target!(|frame: &[u8]| {
             assert!(request.forgotten().count() * 4 <= frame.len());
         }
         key => {
+            if version >= TOPIC_IDS_SINCE {
+                let _ = offsets::commit_request(&frame[body..], version);
+                let _ = offsets::fetch_request(&frame[body..], version);
+            }
             if shape::check(key, version, &frame[body..]).is_ok() {
                 let api = ApiKey::try_from(key).unwrap();
                 let _ = RequestKind::decode(api, &mut Bytes::copy_from_slice(&frame[body..]), version);

@@ -8,6 +8,7 @@ pub mod error_code;
 pub mod fetch;
 pub mod frame;
 pub mod messages;
+pub mod offsets;
 pub mod produce;
 pub mod reader;
 pub mod record;
