@@ -37,6 +37,15 @@ impl ReceiveBuffer {
     pub fn is_small(&self) -> bool {
         matches!(self.home, Home::Small { .. })
     }
+
+    /// May it be received into by a connection that has nothing to send now? Nobody takes it from such a connection, so
+    /// those may hold half of the budget together: the rest is for frames that have begun.
+    pub fn may_wait(&self) -> bool {
+        match &self.home {
+            Home::Pool { pool, beyond_budget } => !beyond_budget && pool.out.get() <= pool.budget / 2,
+            Home::Small { .. } | Home::Own => true,
+        }
+    }
 }
 
 impl Deref for ReceiveBuffer {
@@ -289,6 +298,18 @@ mod tests {
         drop((a, b, d));
         assert_eq!(pool.out.get(), 0);
         assert!(pool.take(512 * 1024).is_some());
+    }
+
+    #[test]
+    fn half_of_the_budget_is_never_left_with_connections_that_wait() {
+        let pool = BufferPool::new(1 << 20);
+        let a = pool.take(512 * 1024).expect("within the budget");
+        assert!(a.may_wait());
+        let b = pool.take(64 * 1024).expect("within the budget");
+        assert!(!a.may_wait() && !b.may_wait());
+        drop(a);
+        assert!(b.may_wait());
+        assert!(!pool.take(2 << 20).expect("one beyond").may_wait());
     }
 
     #[test]

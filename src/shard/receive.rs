@@ -85,15 +85,15 @@ impl<I: Ring + Disk> Shard<I> {
         let was_full = filled == buffer.len();
         if rest == 0 {
             let streaming = was_full || (!buffer.is_small() && filled >= SMALL_BUFFER_SIZE);
-            if !streaming {
+            if streaming && buffer.is_small() {
                 self.io.give_buffer(buffer);
-                self.io.receive(id, None);
-            } else if !buffer.is_small() {
+                let larger = self.io.take_buffer(STREAM_BUFFER_SIZE).filter(ReceiveBuffer::may_wait);
+                self.io.receive(id, larger.map(|larger| (larger, 0)));
+            } else if streaming && buffer.may_wait() {
                 self.io.receive(id, Some((buffer, 0)));
             } else {
                 self.io.give_buffer(buffer);
-                let larger = self.io.take_buffer(STREAM_BUFFER_SIZE).map(|larger| (larger, 0));
-                self.io.receive(id, larger);
+                self.io.receive(id, None);
             }
             return;
         }
