@@ -1,6 +1,7 @@
 //! OffsetCommit, OffsetFetch and OffsetDelete over all groups of this shard, and the clean-up of expired offsets. Which
 //! offset may be committed or forgotten is decided in `offsets`; here requests are taken apart and put together again.
 
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
@@ -21,9 +22,23 @@ use super::record::{Committed, Record, group_key, offset_key};
 use super::{Caller, Groups, NEVER, Outcome, own, timer_ms};
 use crate::ids::{Now, ReplyTo};
 use crate::wire::ErrorCode;
+use crate::wire::offsets::TOPIC_IDS_SINCE;
 
 /// Records of one clean-up append: keeps the batch far below `message.max.bytes`.
 const EXPIRED_RECORDS_MAX: usize = 1_000;
+
+/// A partition that exists and may be committed, if the group admits the caller. `at`: its place in the reply.
+struct Candidate<'a> {
+    topic: StrBytes,
+    partition: &'a OffsetCommitRequestPartition,
+    at: (usize, usize),
+}
+
+impl Candidate<'_> {
+    fn bytes(&self) -> usize {
+        commit_bytes(&self.topic, self.partition.committed_metadata.as_ref())
+    }
+}
 
 impl Groups {
     pub fn commit(
@@ -35,9 +50,9 @@ impl Groups {
         out: &mut Outcome,
     ) {
         let mut response = OffsetCommitResponse::default();
-        let mut accepted = Vec::new();
+        let mut candidates = Vec::new();
         for topic in &request.topics {
-            let (name, unknown) = if caller.to.version >= 10 {
+            let (name, unknown) = if caller.to.version >= TOPIC_IDS_SINCE {
                 (topics.topic_name(topic.topic_id), ErrorCode::UnknownTopicId)
             } else {
                 (Some(topic.name.0.clone()), ErrorCode::UnknownTopicOrPartition)
@@ -48,17 +63,14 @@ impl Groups {
             // One copy of the name for all partitions: what is kept must not hold on to the request.
             let known = name.filter(|name| topics.has_topic(name)).map(|name| own(&name));
             for partition in &topic.partitions {
-                let metadata = partition.committed_metadata.as_ref();
                 let result = match &known {
                     None => Err(unknown),
                     Some(name) if !topics.has_partition(name, partition.partition_index) => {
                         Err(ErrorCode::UnknownTopicOrPartition)
                     }
-                    Some(_) if metadata_is_too_large(metadata, &self.config) => Err(ErrorCode::OffsetMetadataTooLarge),
                     Some(name) => {
-                        let (offset, epoch) = (partition.committed_offset, partition.committed_leader_epoch);
-                        let committed = committed(offset, epoch, metadata, request.retention_time_ms, now);
-                        accepted.push((name.clone(), partition.partition_index, committed));
+                        let at = (response.topics.len(), answer.partitions.len());
+                        candidates.push(Candidate { topic: name.clone(), partition, at });
                         Ok(())
                     }
                 };
@@ -70,29 +82,40 @@ impl Groups {
             }
             response.topics.push(answer);
         }
-        if accepted.is_empty() && has_errors(&response) {
+        // Nothing to commit: Kafka does not even look at the group.
+        if candidates.is_empty() {
             out.replies.push((caller.to, Reply::OffsetCommit(response)));
             return;
         }
-        match self.admit_commit(caller, request, &accepted, now, out) {
-            Ok(partition) if !accepted.is_empty() => {
-                let group = own(&request.group_id);
-                let records = accepted
-                    .iter()
-                    .map(|(topic, of, committed)| Record {
-                        key: offset_key(&group, topic, *of),
-                        value: Some(committed.encode()),
-                    })
-                    .collect();
-                let then = Then::Committed { group, to: caller.to, response, offsets: accepted };
-                self.turn(now, out).append(partition, records, then);
-            }
-            Ok(_) => out.replies.push((caller.to, Reply::OffsetCommit(response))),
+        let partition = match self.admit_commit(caller, request, &candidates, now, out) {
+            Ok(partition) => partition,
             Err(error) => {
                 fail_commit(&mut response, error);
                 out.replies.push((caller.to, Reply::OffsetCommit(response)));
+                return;
+            }
+        };
+        let mut accepted = Vec::with_capacity(candidates.len());
+        for Candidate { topic, partition, at } in candidates {
+            if metadata_is_too_large(partition.committed_metadata.as_ref(), &self.config) {
+                let refused = &mut response.topics[at.0].partitions[at.1];
+                refused.error_code = ErrorCode::OffsetMetadataTooLarge.code();
+            } else {
+                accepted.push((topic, partition.partition_index, committed(partition, request.retention_time_ms, now)));
             }
         }
+        if accepted.is_empty() {
+            out.replies.push((caller.to, Reply::OffsetCommit(response)));
+            return;
+        }
+        let group = own(&request.group_id);
+        let record = |(topic, of, committed): &(StrBytes, i32, Committed)| Record {
+            key: offset_key(&group, topic, *of),
+            value: Some(committed.encode()),
+        };
+        let records = accepted.iter().map(record).collect();
+        let then = Then::Committed { group, to: caller.to, response, offsets: accepted };
+        self.turn(now, out).append(partition, records, then);
     }
 
     /// May this caller commit to this group? A commit also proves that a member is alive.
@@ -100,7 +123,7 @@ impl Groups {
         &mut self,
         caller: &Caller,
         request: &OffsetCommitRequest,
-        accepted: &[(StrBytes, i32, Committed)],
+        candidates: &[Candidate],
         now: Now,
         out: &mut Outcome,
     ) -> Result<i32, ErrorCode> {
@@ -119,12 +142,14 @@ impl Groups {
             None if caller.to.version >= 9 => return Err(ErrorCode::GroupIdNotFound),
             None => return Err(ErrorCode::IllegalGeneration),
         }
-        let growth: usize = accepted.iter().map(|(topic, _, new)| commit_bytes(topic, Some(&new.metadata))).sum();
+        let growth: usize = candidates.iter().map(Candidate::bytes).sum();
         if self.group_bytes() + growth > self.config.group_bytes_max {
             let group = self.group(partition, &request.group_id);
-            let is_known =
-                |topic: &StrBytes, of: i32| group.is_some_and(|group| group.offsets.get(topic, of).is_some());
-            if !accepted.iter().all(|(topic, of, _)| is_known(topic, *of)) {
+            let is_known = |candidate: &Candidate| {
+                let of = candidate.partition.partition_index;
+                group.is_some_and(|group| group.offsets.get(&candidate.topic, of).is_some())
+            };
+            if !candidates.iter().all(is_known) {
                 return Err(ErrorCode::CoordinatorLoadInProgress);
             }
         }
@@ -239,15 +264,16 @@ impl Groups {
         let mut response = OffsetDeleteResponse::default();
         let mut keys = Vec::new();
         for topic in &request.topics {
-            let result = if !topics.has_topic(&topic.name) {
-                Err(ErrorCode::UnknownTopicOrPartition)
-            } else if group.is_subscribed_to(&topic.name.0) {
-                Err(ErrorCode::GroupSubscribedToTopic)
-            } else {
-                Ok(())
-            };
+            let subscribed = group.is_subscribed_to(&topic.name.0);
             let mut answer = OffsetDeleteResponseTopic::default().with_name(topic.name.clone());
             for of in topic.partitions.iter().map(|partition| partition.partition_index) {
+                let result = if !topics.has_partition(&topic.name, of) {
+                    Err(ErrorCode::UnknownTopicOrPartition)
+                } else if subscribed {
+                    Err(ErrorCode::GroupSubscribedToTopic)
+                } else {
+                    Ok(())
+                };
                 if result.is_ok() && group.offsets.get(&topic.name.0, of).is_some() {
                     keys.push((own(&topic.name), of));
                 }
@@ -381,10 +407,6 @@ impl Groups {
     }
 }
 
-fn has_errors(response: &OffsetCommitResponse) -> bool {
-    response.topics.iter().flat_map(|topic| &topic.partitions).any(|partition| partition.error_code != 0)
-}
-
 /// What was acceptable by itself fails together; errors found before stay.
 fn fail_commit(response: &mut OffsetCommitResponse, error: ErrorCode) {
     let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
@@ -399,7 +421,7 @@ fn fetch_topic(
     version: i16,
     topics: &dyn Topics,
 ) -> OffsetFetchResponseTopics {
-    let (name, error_code) = if version < 10 {
+    let (name, error_code) = if version < TOPIC_IDS_SINCE {
         (asked.name.0.clone(), 0)
     } else {
         match topics.topic_name(asked.topic_id) {
@@ -419,7 +441,7 @@ fn fetch_all(group: &Group, version: i16, topics: &dyn Topics) -> Vec<OffsetFetc
     let mut answers = Vec::new();
     for (name, partitions) in group.offsets.iter() {
         let id = topics.topic_id(name);
-        if version >= 10 && id.is_none() {
+        if version >= TOPIC_IDS_SINCE && id.is_none() {
             continue; // Deleted meanwhile: there is no id to name it by.
         }
         let partitions = partitions.iter().map(|(index, committed)| answer(*index, Some(committed), 0)).collect();

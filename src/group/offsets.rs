@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::OffsetCommitRequest;
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
@@ -93,17 +94,11 @@ pub(super) fn metadata_is_too_large(metadata: Option<&StrBytes>, config: &Config
 }
 
 /// The offset a request commits. Retention of -1 means the broker's.
-pub(super) fn committed(
-    offset: i64,
-    leader_epoch: i32,
-    metadata: Option<&StrBytes>,
-    retention_ms: i64,
-    now: Now,
-) -> Committed {
+pub(super) fn committed(request: &OffsetCommitRequestPartition, retention_ms: i64, now: Now) -> Committed {
     Committed {
-        offset,
-        leader_epoch,
-        metadata: metadata.map_or_else(StrBytes::default, |text| own(text)),
+        offset: request.committed_offset,
+        leader_epoch: request.committed_leader_epoch,
+        metadata: request.committed_metadata.as_deref().map_or_else(StrBytes::default, own),
         commit_ms: now.wall_ms,
         expire_ms: (retention_ms != -1).then(|| now.wall_ms.saturating_add(retention_ms)),
     }
@@ -174,7 +169,8 @@ mod tests {
         let mut offsets = Offsets::default();
         let now = Now::default();
         for (topic, partition) in [("a", 0), ("a", 1), ("b", 0), ("a", 0)] {
-            offsets.put(&own(topic), partition, committed(1, -1, Some(&own("some metadata")), -1, now));
+            let request = OffsetCommitRequestPartition::default().with_committed_metadata(Some(own("some metadata")));
+            offsets.put(&own(topic), partition, committed(&request, -1, now));
         }
         assert_eq!(offsets.keys().count(), 3);
         let keys: Vec<_> = offsets.keys().map(|(topic, partition)| (topic.clone(), partition)).collect();

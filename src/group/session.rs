@@ -181,6 +181,7 @@ impl Group {
         due.extend(self.join_timer.map(|timer| (timer.deadline_ms(), Due::Join)).filter(|(at, _)| *at <= now_ms));
         due.extend(Some((self.sync_deadline_ms, Due::Sync)).filter(|(at, _)| *at <= now_ms));
         due.sort();
+        let members = self.members.len();
         for (_, due) in due {
             // What came first may have settled what comes now, so each looks again.
             match due {
@@ -193,6 +194,10 @@ impl Group {
                 Due::Sync => {}
                 Due::Member(member_id) => self.member_expired(&member_id, turn),
             }
+        }
+        if self.members.len() < members {
+            // One line however many they are: ten thousand would keep the core busy writing them.
+            log::info!("group {} has dropped {} members that kept silent", self.id, members - self.members.len());
         }
         self.recompute_deadline();
     }
@@ -213,7 +218,7 @@ impl Group {
             member.deadline_ms = NEVER; // Starts anew when its request is answered.
             return;
         }
-        log::info!("group {} drops member {member_id}: no heartbeat in its session timeout", self.id);
+        log::debug!("group {} drops member {member_id}: no heartbeat in its session timeout", self.id);
         if let Some(member) = self.remove(member_id) {
             answer_removed(member, ErrorCode::UnknownMemberId, turn);
         }
