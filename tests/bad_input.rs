@@ -1,13 +1,13 @@
 //! What peers may get wrong, or mean ill, against the broker's own process under a limit on its memory: one clear error or a
 //! closed connection each, never a panic, never an effect on another connection.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ringlane::wire::record::{BatchBuilder, BatchFields};
 use ringlane::wire::writer;
+use server::Server;
 
 /// Address space that the broker may use (bytes).
 const ADDRESS_SPACE: u64 = 1 << 30;
@@ -15,56 +15,26 @@ const ADDRESS_SPACE: u64 = 1 << 30;
 const RESIDENT_MIB_MAX: u64 = 200;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Server {
-    process: Child,
-    address: SocketAddr,
-    _dir: tempfile::TempDir,
+#[path = "support/server.rs"]
+mod server;
+
+fn start() -> Server {
+    Server::start(&["prlimit", &format!("--as={ADDRESS_SPACE}"), env!("CARGO_BIN_EXE_ringlane")], &[])
 }
 
-impl Server {
-    fn start() -> Server {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut process = Command::new("prlimit")
-            .arg(format!("--as={ADDRESS_SPACE}"))
-            .arg(env!("CARGO_BIN_EXE_ringlane"))
-            .args(["serve", "--cores", "0", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("prlimit (util-linux) starts the broker");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
-        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
-        Server { process, address, _dir: dir }
-    }
-    fn connect(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.address).expect("the broker accepts");
-        socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        socket.set_nodelay(true).expect("no delay");
-        socket
-    }
-    fn resident_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it lives");
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number") / 1024
-    }
-    /// The broker still serves a client that behaves.
-    fn check(&mut self, after: &str) {
-        assert!(self.process.try_wait().expect("asked").is_none(), "the broker died of {after}");
-        let mut socket = self.connect();
-        let reply = call(&mut socket, &frame(18, 0, 7, |_| {}));
-        assert_eq!(reply.get(..4), Some(&7i32.to_be_bytes()[..]), "after {after}");
-        let resident = self.resident_mib();
-        assert!(resident < RESIDENT_MIB_MAX, "{resident} MiB resident after {after}");
-    }
+fn connect(server: &Server) -> TcpStream {
+    let socket = TcpStream::connect(server.address).expect("the broker accepts");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    socket.set_nodelay(true).expect("no delay");
+    socket
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The broker still serves a client that behaves.
+fn check(server: &Server, after: &str) {
+    let reply = call(&mut connect(server), &frame(18, 0, 7, |_| {}));
+    assert_eq!(reply.get(..4), Some(&7i32.to_be_bytes()[..]), "after {after}");
+    let resident = server.resident_mib();
+    assert!(resident < RESIDENT_MIB_MAX, "{resident} MiB resident after {after}");
 }
 
 fn frame(key: i16, version: i16, correlation_id: i32, body: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
@@ -149,7 +119,7 @@ fn produced(reply: &[u8], topic: &str) -> (i16, i64) {
 
 /// Creates a topic by asking for it, and waits until it takes records.
 fn topic(server: &Server, name: &str) {
-    let mut socket = server.connect();
+    let mut socket = connect(server);
     for _ in 0..200 {
         call(&mut socket, &metadata(name));
         let reply = call(&mut socket, &produce(name, &batch()));
@@ -163,7 +133,7 @@ fn topic(server: &Server, name: &str) {
 
 #[test]
 fn frames_that_are_none() {
-    let mut server = Server::start();
+    let server = start();
     for (what, bytes) in [
         ("a negative size", (-5i32).to_be_bytes().to_vec()),
         ("a size above socket.request.max.bytes", i32::MAX.to_be_bytes().to_vec()),
@@ -179,19 +149,19 @@ fn frames_that_are_none() {
             bytes
         }),
     ] {
-        let mut socket = server.connect();
+        let mut socket = connect(&server);
         socket.write_all(&bytes).expect("sent");
         let closed = is_closed(socket);
         // A TLS hello reads as a frame of 22 MB: the broker waits for it, as Kafka does; the client gives up.
         assert!(closed || what == "a TLS hello", "{what} does not end the connection");
-        server.check(what);
+        check(&server, what);
     }
 }
 
 #[test]
 fn a_newer_api_versions_is_told_what_is_served() {
-    let server = Server::start();
-    let reply = call(&mut server.connect(), &frame(18, 99, 5, |out| out.push(0)));
+    let server = start();
+    let reply = call(&mut connect(&server), &frame(18, 99, 5, |out| out.push(0)));
     assert_eq!(reply[..4], 5i32.to_be_bytes());
     assert_eq!(reply[4..6], 35i16.to_be_bytes(), "UNSUPPORTED_VERSION");
     assert_eq!(reply[6..10], 1i32.to_be_bytes(), "one API, in the form of version 0");
@@ -200,21 +170,21 @@ fn a_newer_api_versions_is_told_what_is_served() {
 
 #[test]
 fn lengths_that_lie_reserve_nothing() {
-    let mut server = Server::start();
+    let server = start();
     topic(&server, "lies");
     // Frames that claim 100 MB and never come, on many connections at once.
     let mut open = Vec::new();
     for _ in 0..200 {
-        let mut socket = server.connect();
+        let mut socket = connect(&server);
         socket.write_all(&(100_000_000i32).to_be_bytes()).expect("sent");
         socket.write_all(&[0; 100]).expect("sent");
         open.push(socket);
     }
-    server.check("200 frames of 100 MB that never come");
+    check(&server, "200 frames of 100 MB that never come");
     drop(open);
     for count in [i32::MAX, 100_000_000, 65_536, -2] {
         for (key, version) in [(3, 4), (19, 4), (2, 5), (10, 4), (8, 7), (32, 2), (20, 3), (0, 7), (1, 11), (11, 5)] {
-            let mut socket = server.connect();
+            let mut socket = connect(&server);
             socket
                 .write_all(&frame(key, version, 1, |out| (0..8).for_each(|_| writer::i32(out, count))))
                 .expect("sent");
@@ -223,15 +193,15 @@ fn lengths_that_lie_reserve_nothing() {
             let mut rest = Vec::new();
             let _ = socket.read_to_end(&mut rest);
         }
-        server.check("arrays that claim to be long");
+        check(&server, "arrays that claim to be long");
     }
 }
 
 #[test]
 fn batches_that_are_damaged_get_kafkas_codes() {
-    let mut server = Server::start();
+    let server = start();
     topic(&server, "batches");
-    let mut socket = server.connect();
+    let mut socket = connect(&server);
     let mut send = |batch: &[u8]| produced(&call(&mut socket, &produce("batches", batch)), "batches").0;
     const CORRUPT_MESSAGE: i16 = 2;
     const INVALID_RECORD: i16 = 87;
@@ -249,12 +219,12 @@ fn batches_that_are_damaged_get_kafkas_codes() {
     assert_eq!(send(&[&good[..], &good[..]].concat()), INVALID_RECORD);
     assert_eq!(send(&[]), INVALID_RECORD);
     assert_eq!(send(&good), 0);
-    server.check("damaged batches");
+    check(&server, "damaged batches");
 }
 
 #[test]
 fn valid_requests_with_random_bytes_changed() {
-    let mut server = Server::start();
+    let server = start();
     topic(&server, "random");
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move |below: usize| {
@@ -271,28 +241,28 @@ fn valid_requests_with_random_bytes_changed() {
             let at = 4 + random(bytes.len() - 4);
             bytes[at] = random(256) as u8;
         }
-        let mut socket = server.connect();
+        let mut socket = connect(&server);
         socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a deadline");
         let _ = socket.write_all(&bytes);
         if round % 50 == 0 {
             let _ = reply(&mut socket);
         }
     }
-    server.check("random bytes");
+    check(&server, "random bytes");
 }
 
 #[test]
 fn peers_that_do_not_do_their_part() {
-    let mut server = Server::start();
+    let server = start();
     topic(&server, "peers");
     // One byte at a time.
-    let mut slow = server.connect();
+    let mut slow = connect(&server);
     for byte in metadata("peers") {
         slow.write_all(&[byte]).expect("sent");
     }
     assert!(reply(&mut slow).is_some(), "a request that came byte by byte is answered");
     // Many requests, no reply read: the broker stops reading from that connection, and serves the others.
-    let mut never = server.connect();
+    let mut never = connect(&server);
     never.set_write_timeout(Some(Duration::from_secs(2))).expect("a deadline");
     let request = metadata("peers").repeat(1000);
     let mut sent = 0u64;
@@ -303,13 +273,13 @@ fn peers_that_do_not_do_their_part() {
         }
     }
     assert!(sent < 1_000_000_000, "the broker reads on and on from a peer that takes no reply");
-    server.check("a peer that never reads");
+    check(&server, "a peer that never reads");
     // Half a request, then the end of the stream; and a stream that just ends.
     for bytes in [&metadata("peers")[..10], &[]] {
-        let mut half = server.connect();
+        let mut half = connect(&server);
         half.write_all(bytes).expect("sent");
         half.shutdown(std::net::Shutdown::Write).expect("half closed");
         assert!(is_closed(half), "a half-open connection is closed");
     }
-    server.check("half-open peers");
+    check(&server, "half-open peers");
 }

@@ -1,0 +1,49 @@
+//! The broker's own process under test: one core, a free port of the loopback, data in a temporary directory.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+pub struct Server {
+    process: Child,
+    pub address: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// `command` starts with what runs the broker (`prlimit`, or the broker itself); settings are Kafka's `key=value`.
+    pub fn start(command: &[&str], settings: &[&str]) -> Server {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let mut process = Command::new(command[0])
+            .args(&command[1..])
+            .args(["serve", "--cores", "0", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.path())
+            .args(settings.iter().flat_map(|setting| ["--override", setting]))
+            .env("RINGLANE_LOG", std::env::var("RINGLANE_LOG").unwrap_or("warn".into()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
+        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        Server { process, address, _dir: dir }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn resident_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the broker lives");
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("VmRSS of a living broker");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
