@@ -14,6 +14,8 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
 /// Bytes that one batch may have after decompression, where its records must be looked at.
 pub const DECOMPRESSED_SIZE_MAX: usize = 64 * 1024 * 1024;
+/// Batches that `compression.type` has made anew, before what is staged is written: a small request can become large ones.
+pub const REENCODED_SIZE_MAX: usize = 8 * 1024 * 1024;
 /// What all consumer groups of one shard may hold together: members, assignments, offsets.
 pub const GROUP_BYTES_MAX: usize = 256 * 1024 * 1024;
 

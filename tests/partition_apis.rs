@@ -27,8 +27,8 @@ use ringlane::cluster::record::{Partition, RESOURCE_TOPIC, Record};
 use ringlane::config::{BrokerConfig, Settings};
 use ringlane::ids::{LeaderEpoch, NodeId, Now, ShardId, TopicId, Waiter};
 use ringlane::wire::ErrorCode;
-use ringlane::wire::batch::{self, Attributes, Codec, HEADER_SIZE, field};
-use ringlane::wire::compression::compress;
+use ringlane::wire::batch::{Batch, Codec};
+use ringlane::wire::compression::with_records;
 use ringlane::wire::frame::reply_header_flexible;
 use ringlane::wire::record::{BatchBuilder, BatchFields};
 
@@ -91,13 +91,8 @@ impl World {
         timestamps.iter().for_each(|&ms| builder.push(ms, Some(b"key"), Some(b"value"), &[]));
         builder.finish();
         if codec != Codec::None {
-            let records = compress(codec, None, &batch[HEADER_SIZE..]).unwrap();
-            batch.truncate(HEADER_SIZE);
-            batch.extend_from_slice(&records);
-            let length = (batch.len() - field::COUNTED) as i32;
-            batch[field::BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
-            batch[field::ATTRIBUTES].copy_from_slice(&Attributes::default().with_codec(codec).0.to_be_bytes());
-            batch::seal(&mut batch);
+            let plain = Batch::stored(&batch).unwrap();
+            batch = with_records(&plain, plain.records(), codec, None).unwrap();
         }
         let slot = self.broker.find(topic, 0).unwrap();
         self.broker.stage_own(slot, batch, 1).unwrap();

@@ -4,23 +4,25 @@
 //!   `flush.messages` asks for it; with one replica both are the same.
 //! - A batch is checked once (length, magic, CRC32C, counts, framing as `produce.batch.validation` asks), stamped in place,
 //!   and staged; all that is staged for a partition within a turn of the loop leaves in one write.
+//! - A topic whose `compression.type` is not `producer` stores the batch made anew where its codec is another one.
 //! - The reply is encoded at once as if the write had succeeded; a failed write overwrites the error code.
 //!
-//! v9: flexible encoding. v10: current leader in the reply (KIP-951). v13: topic ids (KIP-516).
+//! v7: zstd. v9: flexible encoding. v10: current leader in the reply (KIP-951). v13: topic ids (KIP-516).
 
 use super::{Context, Outcome, ReplyTo};
 use crate::broker::{Broker, NotHere, turn};
-use crate::config::{BatchValidation, TimestampType};
-use crate::ids::{LeaderEpoch, NodeId, Now, Offset};
-use crate::limits::DECOMPRESSED_SIZE_MAX;
-use crate::partition::Partition;
+use crate::config::TimestampType;
+use crate::ids::{LeaderEpoch, NodeId, Offset};
+use crate::partition::validate::{Invalid, validate};
 use crate::parts::Slice;
 use crate::storage::SequenceCheck;
-use crate::wire::batch::{self, Batch, Validation};
-use crate::wire::compression::decompress_bounded;
+use crate::wire::batch::{self, Codec};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::produce::{PartitionResult, Produce, ProduceReply, ProduceTopic};
 use crate::wire::routing::{CurrentLeader, TopicRef};
+
+/// Producers of older versions may not send zstd.
+const ZSTD_SINCE: i16 = 7;
 
 /// A partition's result, as far as it is known before the write.
 struct Appended {
@@ -48,9 +50,9 @@ impl From<NotHere> for Refused {
         Refused { error: not_here.error, message: None, leader: not_here.leader }
     }
 }
-impl Refused {
-    fn because(error: ErrorCode, message: &'static str) -> Refused {
-        Refused { error, message: Some(message), leader: None }
+impl From<Invalid> for Refused {
+    fn from(Invalid { error, message }: Invalid) -> Refused {
+        Refused { error, message, leader: None }
     }
 }
 
@@ -67,7 +69,7 @@ pub fn handle(
         Ok(request) => request,
         Err(error) => return Outcome::Malformed(error),
     };
-    let Context { broker, now, .. } = context;
+    let broker = &mut *context.broker;
     let waiter = (request.acks != 0).then_some(to.waiter);
     let reply = broker.take_reply();
     broker.turn.begin(waiter, reply);
@@ -77,6 +79,7 @@ pub fn handle(
     let mut failed = false;
     let mut cursor = request.cursor();
     while let Some(ProduceTopic { topic, partition_count }) = cursor.next_topic(frame) {
+        let broker = &mut *context.broker;
         writer.topic(&mut broker.turn.reply().bytes, topic, partition_count);
         // The frame is stamped while the topic is worked on, so its name is kept as the broker knows it.
         let name = match topic {
@@ -93,18 +96,18 @@ pub fn handle(
                 (Err(error), _) => Err(Refused::from(*error)),
                 (Ok(_), -1..=1) => {
                     let name = name.as_ref().map_or("", |n| &**n);
-                    let slice = partition.records.as_ref().map(slice);
-                    let records = partition.records.clone().map(|range| &mut frame[range]);
-                    append(broker, *now, (name, partition.index), request.acks, records, slice)
+                    let records =
+                        partition.records.map(|range| Records { slice: slice(&range), bytes: &mut frame[range] });
+                    append(context, (name, partition.index), (request.acks, to.version), records)
                 }
                 _ => Err(ErrorCode::InvalidRequiredAcks.into()),
             };
             failed |= result.is_err();
-            write_result(broker, &mut writer, partition.index, result, &mut leaders);
+            write_result(context.broker, &mut writer, partition.index, result, &mut leaders);
         }
     }
-    leaders.end(broker, writer);
-    broker.turn.end();
+    leaders.end(context.broker, writer);
+    context.broker.turn.end();
     if waiter.is_some() {
         return Outcome::Later(None);
     }
@@ -163,42 +166,37 @@ fn write_result(
     }
 }
 
+/// The records of one partition.
+struct Records<'a> {
+    bytes: &'a mut [u8],
+    /// Where they are in the buffers of this turn.
+    slice: Slice,
+}
+
 /// Checks a batch, stamps it and stages it.
 fn append(
-    broker: &mut Broker,
-    now: Now,
+    context: &mut Context<'_>,
     (topic, index): (&str, i32),
-    acks: i16,
-    records: Option<&mut [u8]>,
-    slice: Option<Slice>,
+    (acks, version): (i16, i16),
+    records: Option<Records<'_>>,
 ) -> Result<Appended, Refused> {
-    let validation = match broker.config.batch_validation {
-        BatchValidation::Header => Validation::Header,
-        BatchValidation::Records | BatchValidation::Strict => Validation::Records,
-    };
-    let strict = broker.config.batch_validation == BatchValidation::Strict;
+    let Context { broker, disk, now, .. } = context;
+    let depth = broker.config.batch_validation;
     let (slot, partition) = broker.leading(topic, index)?;
     let config = partition.config.clone();
     if acks == -1 && config.insync_replicas_min > 1 {
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
-    let (Some(bytes), Some(slice)) = (records, slice) else {
-        return Err(Refused::because(ErrorCode::InvalidRecord, "a produce request must have one record batch"));
+    let Some(Records { bytes, slice }) = records else {
+        let message = Some("a produce request must have one record batch");
+        return Err(Invalid { error: ErrorCode::InvalidRecord, message }.into());
     };
-    let batch = Batch::check(bytes, validation).map_err(|e| e.code())?;
-    if batch.size() != bytes.len() {
-        return Err(Refused::because(ErrorCode::InvalidRecord, "a produce request must have exactly one record batch"));
+    let valid = validate(bytes, &config, depth, *now)?;
+    if version < ZSTD_SINCE && valid.batch.codec() == Codec::Zstd {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
     }
-    if batch.size() > config.message_bytes_max as usize {
-        return Err(ErrorCode::MessageTooLarge.into());
-    }
-    if batch.size() > config.segment_bytes as usize {
-        return Err(ErrorCode::RecordListTooLarge.into());
-    }
-    check_contents(partition, &batch, strict)?;
-    check_timestamps(&config, &batch, now)?;
-    let stamp = turn::producer_stamp(&batch);
-    let sequence = partition.log.check_sequence(stamp, batch.count());
+    let stamp = turn::producer_stamp(&valid.batch);
+    let sequence = partition.log.check_sequence(stamp, valid.batch.count());
     let log_start_offset = partition.log_start_offset();
     match sequence {
         SequenceCheck::Accept => {}
@@ -211,71 +209,27 @@ fn append(
     }
     let base_offset = partition.log.next_offset();
     let leader_epoch = partition.leader_epoch;
+    let (facts, max_timestamp) = (valid.facts, valid.batch.max_timestamp());
+    let mut made = valid.reencoded(&config)?;
+    let batch = made.as_deref_mut().unwrap_or(&mut *bytes);
     let mut log_append_time_ms = -1;
     if config.timestamp_type == TimestampType::LogAppendTime {
         log_append_time_ms = now.wall_ms;
-        batch::set_log_append_time(bytes, now.wall_ms);
-    } else if let Some(facts) = batch.facts()
-        && facts.timestamp_max != batch.max_timestamp()
+        batch::set_log_append_time(batch, now.wall_ms);
+    } else if let Some(facts) = facts
+        && facts.timestamp_max != max_timestamp
     {
         // Kafka computes it anew too: consumers and retention go by it.
-        batch::set_max_timestamp(bytes, facts.timestamp_max);
+        batch::set_max_timestamp(batch, facts.timestamp_max);
     }
-    batch::stamp(bytes, base_offset, leader_epoch);
-    let staged = turn::staged(bytes, slice).ok_or(ErrorCode::CorruptMessage)?;
-    let last_offset = staged.last_offset;
-    broker.stage(slot, staged);
-    Ok(Appended { base_offset, log_append_time_ms, log_start_offset, staged: Some((slot, last_offset)) })
-}
-
-fn check_contents(partition: &Partition, batch: &Batch<'_>, strict: bool) -> Result<(), Refused> {
-    if batch.attributes().is_control() {
-        return Err(Refused::because(ErrorCode::InvalidRecord, "control batches are the broker's"));
-    }
-    if batch.attributes().timestamp_type() == batch::TimestampType::LogAppendTime {
-        return Err(Refused::because(ErrorCode::InvalidTimestamp, "LogAppendTime is the broker's to set"));
-    }
-    if batch.producer_id() >= 0 && batch.base_sequence() < 0 {
-        return Err(Refused::because(ErrorCode::InvalidRecord, "an idempotent batch has no negative sequence"));
-    }
-    if batch.attributes().is_transactional() {
-        return Err(Refused::because(ErrorCode::InvalidTxnState, "transactions are not served"));
-    }
-    let mut facts = batch.facts();
-    if facts.is_none() && batch.codec() != batch::Codec::None && (strict || partition.config.compact) {
-        let records = decompress_bounded(batch.codec(), batch.records(), DECOMPRESSED_SIZE_MAX)
-            .map_err(|_| Refused::because(ErrorCode::InvalidRecord, "the records cannot be decompressed"))?;
-        facts = Some(batch.walk(&records).map_err(|e| e.code())?);
-    }
-    if partition.config.compact && facts.is_some_and(|f| f.key_missing) {
-        return Err(Refused::because(
-            ErrorCode::InvalidRecord,
-            "Compacted topic cannot accept message without key in topic partition.",
-        ));
-    }
-    Ok(())
-}
-
-fn check_timestamps(config: &crate::config::TopicConfig, batch: &Batch<'_>, now: Now) -> Result<(), Refused> {
-    if config.timestamp_type == TimestampType::LogAppendTime {
-        return Ok(());
-    }
-    let (min, max) = match batch.facts() {
-        Some(facts) => (facts.timestamp_min, facts.timestamp_max),
-        None => (batch.base_timestamp(), batch.max_timestamp()),
+    batch::stamp(batch, base_offset, leader_epoch);
+    let last_offset = match made {
+        Some(batch) => broker.stage_made(*disk, slot, batch, *now),
+        None => turn::staged(bytes, slice).map(|staged| {
+            broker.stage(slot, staged);
+            staged.last_offset
+        }),
     };
-    let too_old = min >= 0
-        && config
-            .timestamp_before_ms_max
-            .is_some_and(|ms| now.wall_ms.saturating_sub(min) > ms.min(i64::MAX as u64) as i64);
-    let too_new = config
-        .timestamp_after_ms_max
-        .is_some_and(|ms| max.saturating_sub(now.wall_ms) > ms.min(i64::MAX as u64) as i64);
-    if too_old || too_new {
-        return Err(Refused::because(
-            ErrorCode::InvalidTimestamp,
-            "a timestamp is out of range of message.timestamp.before.max.ms or message.timestamp.after.max.ms",
-        ));
-    }
-    Ok(())
+    let last_offset = last_offset.ok_or(ErrorCode::CorruptMessage)?;
+    Ok(Appended { base_offset, log_append_time_ms, log_start_offset, staged: Some((slot, last_offset)) })
 }

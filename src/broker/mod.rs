@@ -14,10 +14,12 @@ use crate::ids::{
     FetchWaitId, JobOwner, LeaderEpoch, NodeId, Now, Offset, ReplyTo, ShardId, TopicId, TopicName, Waiter,
 };
 use crate::io::disk::{Disk, Job};
+use crate::limits::REENCODED_SIZE_MAX;
 use crate::partition::Partition;
-use crate::parts::{OpenFile, Reply};
+use crate::parts::{Buffers, OpenFile, Reply};
 use crate::storage::data_dir::{Checkpoints, ClosedPartition};
 use crate::storage::{Log, LogConfig, RecoveryReport};
+use crate::wire::batch::{self, Batch, Validation};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame;
 
@@ -316,7 +318,6 @@ impl Broker {
     /// Appends a batch of this broker's own making (committed offsets, group metadata) at the end of this turn of the loop;
     /// `stamped` with its offset already. The result is found under `token` in `turn.own_results` after the flush.
     pub fn stage_own(&mut self, slot: u32, mut batch: Vec<u8>, token: u64) -> Result<Offset, ErrorCode> {
-        use crate::wire::batch::{self, Batch, Validation};
         let partition = self.partition(slot).ok_or(ErrorCode::NotLeaderOrFollower)?;
         if partition.offline {
             return Err(ErrorCode::KafkaStorageError);
@@ -324,13 +325,27 @@ impl Broker {
         let base = partition.log.next_offset();
         let leader_epoch = partition.leader_epoch;
         batch::stamp(&mut batch, base, leader_epoch);
-        let checked = Batch::check(&batch, Validation::Header).map_err(|e| e.code())?;
-        let slice = self.turn.own(checked.size());
-        let staged = turn::staged(&batch, slice).ok_or(ErrorCode::CorruptMessage)?;
-        let last = staged.last_offset;
-        self.stage(slot, staged);
-        self.turn.push_own(batch, slot, last, token);
+        Batch::check(&batch, Validation::Header).map_err(|e| e.code())?;
+        let last = self.stage_buffer(slot, batch).ok_or(ErrorCode::CorruptMessage)?;
+        self.turn.await_own(slot, last, token);
         Ok(base)
+    }
+
+    /// Stages a checked and stamped batch that was made from a producer's; gives its last offset. What is staged is written now
+    /// if that has become much, so that memory stays bounded whatever a request expands to.
+    pub fn stage_made(&mut self, disk: &mut dyn Disk, slot: u32, batch: Vec<u8>, now: Now) -> Option<Offset> {
+        let last = self.stage_buffer(slot, batch);
+        if self.turn.own_size() > REENCODED_SIZE_MAX {
+            self.write_staged(disk, now);
+        }
+        last
+    }
+
+    fn stage_buffer(&mut self, slot: u32, batch: Vec<u8>) -> Option<Offset> {
+        let slice = self.turn.push_own(batch);
+        let staged = turn::staged(self.turn.buffers.bytes(slice), slice)?;
+        self.stage(slot, staged);
+        Some(staged.last_offset)
     }
 
     /// Hands a checked and stamped batch to its partition's log, to be written when the turn ends.
@@ -347,6 +362,11 @@ impl Broker {
     /// Writes all that was staged in this turn, one write per partition, releases the replies that waited for it and wakes
     /// the fetches parked on those partitions.
     pub fn flush_turn(&mut self, disk: &mut dyn Disk, now: Now) {
+        self.write_staged(disk, now);
+        self.release();
+    }
+
+    fn write_staged(&mut self, disk: &mut dyn Disk, now: Now) {
         let mut touched = std::mem::take(&mut self.turn.touched);
         for &slot in &touched {
             let Some(partition) = self.partitions[slot as usize].as_mut() else { continue };
@@ -370,7 +390,7 @@ impl Broker {
         }
         touched.clear();
         self.turn.touched = touched;
-        self.release();
+        self.turn.clear_own();
     }
 
     /// Releases the replies whose appends are written, and durable where that is asked.

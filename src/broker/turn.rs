@@ -18,6 +18,7 @@ const OWN: u32 = 1 << 31;
 pub struct TurnBuffers {
     received: Vec<Option<ReceiveBuffer>>,
     own: Vec<Vec<u8>>,
+    own_size: usize,
 }
 
 impl Buffers for TurnBuffers {
@@ -91,7 +92,16 @@ impl Turn {
     pub fn clear_buffers(&mut self) {
         debug_assert!(self.buffers.received.iter().all(Option::is_none));
         self.buffers.received.clear();
+        self.clear_own();
+    }
+    /// Nothing that is staged is in a buffer of the broker's own any more.
+    pub(super) fn clear_own(&mut self) {
         self.buffers.own.clear();
+        self.buffers.own_size = 0;
+    }
+    /// Bytes of the broker's own making that are staged.
+    pub(super) fn own_size(&self) -> usize {
+        self.buffers.own_size
     }
 
     /// Begins a reply that waits for appends. None: no reply is wanted.
@@ -116,11 +126,15 @@ impl Turn {
         self.pending.extend(self.open.take());
     }
 
-    pub(super) fn own(&self, size: usize) -> Slice {
-        Slice { buffer: self.buffers.own.len() as u32 | OWN, start: 0, size: size as u32 }
-    }
-    pub(super) fn push_own(&mut self, batch: Vec<u8>, slot: u32, last: Offset, token: u64) {
+    /// Keeps a batch of the broker's own making until it is written.
+    pub(super) fn push_own(&mut self, batch: Vec<u8>) -> Slice {
+        let slice = Slice { buffer: self.buffers.own.len() as u32 | OWN, start: 0, size: batch.len() as u32 };
+        self.buffers.own_size += batch.len();
         self.buffers.own.push(batch);
+        slice
+    }
+    /// The result of an append of the broker's own is wanted.
+    pub(super) fn await_own(&mut self, slot: u32, last: Offset, token: u64) {
         self.own.push((slot, last, token));
     }
 

@@ -36,6 +36,8 @@ enum Valid {
         min: f64,
         max: Option<f64>,
     },
+    /// A range, or one number besides.
+    RangeOr(i64, i64, i64),
     OneOf(Vec<&'static str>),
     /// `*`, or partition:broker pairs.
     ThrottledReplicas,
@@ -104,6 +106,12 @@ impl Key {
                 }
                 if let Some(max) = max.filter(|max| number > *max) {
                     return Err(invalid(&format!("Value must be no more than {max}")));
+                }
+            }
+            Valid::RangeOr(min, max, other) => {
+                let number = number.unwrap_or(*min as f64);
+                if !(*min as f64..=*max as f64).contains(&number) && number != *other as f64 {
+                    return Err(invalid(&format!("Value must be between {min} and {max} or equal to {other}")));
                 }
             }
             Valid::OneOf(allowed) => {
@@ -207,6 +215,12 @@ fn key(row: &[&'static str; 6]) -> Key {
     let valid = match valid {
         "any" => Valid::Any,
         "throttle" => Valid::ThrottledReplicas,
+        range if range.contains(" or ") => {
+            let (range, other) = range.split_once(" or ").expect("it contains or");
+            let (min, max) = range.split_once("..").expect("a range comes first");
+            let [min, max, other] = [min, max, other].map(|n| n.parse().expect("a bound is a number"));
+            Valid::RangeOr(min, max, other)
+        }
         range if range.contains("..") => {
             let (min, max) = range.split_once("..").expect("it contains ..");
             Valid::Range {

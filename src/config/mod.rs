@@ -11,4 +11,4 @@ pub mod topic;
 pub use broker::{BatchValidation, BrokerConfig, FetchPath, GroupConfig, OffsetsConfig, SocketConfig};
 pub use layers::{Layers, Source};
 pub use settings::{ConfigError, Place, Settings};
-pub use topic::{TimestampType, TopicConfig};
+pub use topic::{Compression, TimestampType, TopicConfig};

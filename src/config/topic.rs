@@ -44,6 +44,8 @@ pub struct TopicConfig {
     pub compaction_lag_ms_max: Option<u64>,
     /// `min.cleanable.dirty.ratio`.
     pub cleanable_dirty_ratio_min: f64,
+    /// `compression.type` with that codec's level; `None`: batches stay as producers compressed them.
+    pub compression: Option<Compression>,
     /// `max.message.bytes`: largest record batch.
     pub message_bytes_max: u32,
     /// `message.timestamp.type`.
@@ -56,6 +58,18 @@ pub struct TopicConfig {
     pub insync_replicas_min: u32,
     /// `unclean.leader.election.enable`.
     pub unclean_leader_election: bool,
+}
+
+/// How batches are compressed before they are stored (`compression.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Uncompressed,
+    /// `compression.gzip.level`.
+    Gzip(i32),
+    Snappy,
+    Lz4,
+    /// `compression.zstd.level`.
+    Zstd(i32),
 }
 
 /// Whose clock a record's timestamp is.
@@ -101,6 +115,14 @@ impl TopicConfig {
             compaction_lag_ms_min: v.unsigned("min.compaction.lag.ms"),
             compaction_lag_ms_max: v.limit("max.compaction.lag.ms"),
             cleanable_dirty_ratio_min: v.get("min.cleanable.dirty.ratio"),
+            compression: match v.text("compression.type").as_deref() {
+                Some("uncompressed") => Some(Compression::Uncompressed),
+                Some("gzip") => Some(Compression::Gzip(v.get("compression.gzip.level"))),
+                Some("snappy") => Some(Compression::Snappy),
+                Some("lz4") => Some(Compression::Lz4),
+                Some("zstd") => Some(Compression::Zstd(v.get("compression.zstd.level"))),
+                _ => None,
+            },
             message_bytes_max: v.unsigned32("max.message.bytes"),
             timestamp_type: match v.text("message.timestamp.type").as_deref() {
                 Some("LogAppendTime") => TimestampType::LogAppendTime,
@@ -111,13 +133,6 @@ impl TopicConfig {
             insync_replicas_min: v.unsigned32("min.insync.replicas"),
             unclean_leader_election: v.flag("unclean.leader.election.enable"),
         };
-        let compression = v.text("compression.type").unwrap_or_default();
-        if compression != "producer" {
-            return Err(format!(
-                "Invalid value {compression} for configuration compression.type: batches are stored as producers \
-                 compressed them; only producer is supported"
-            ));
-        }
         if v.flag("remote.storage.enable") {
             return Err("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
                         remote storage."
@@ -179,11 +194,31 @@ mod tests {
     }
 
     #[test]
+    fn a_codec_has_its_level() {
+        let compression =
+            |settings: &[(&str, &str)], broker: &[(&str, &str)]| resolve(settings, broker).unwrap().compression;
+        assert_eq!(compression(&[], &[]), None);
+        assert_eq!(compression(&[("compression.type", "zstd")], &[]), Some(Compression::Zstd(3)));
+        assert_eq!(compression(&[("compression.type", "lz4")], &[]), Some(Compression::Lz4));
+        let broker = [("compression.type", "gzip"), ("compression.gzip.level", "1")];
+        assert_eq!(compression(&[], &broker), Some(Compression::Gzip(1)));
+        assert_eq!(compression(&[("compression.gzip.level", "-1")], &broker), Some(Compression::Gzip(-1)));
+        assert_eq!(compression(&[("compression.type", "producer")], &broker), None);
+        let refused = |name, value| resolve(&[(name, value)], &[]).unwrap_err();
+        assert_eq!(
+            refused("compression.gzip.level", "0"),
+            "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1"
+        );
+        assert!(refused("compression.lz4.level", "18").contains("no more than 17"));
+        assert!(refused("compression.zstd.level", "23").contains("no more than 22"));
+    }
+
+    #[test]
     fn what_cannot_be_honoured_is_refused() {
         let refused = |name, value| resolve(&[(name, value)], &[]).unwrap_err();
         assert_eq!(refused("segment.size", "1"), "Unknown topic config name: segment.size");
         assert!(refused("segment.bytes", "14").contains("at least 1048576"));
-        assert!(refused("compression.type", "zstd").contains("only producer is supported"));
+        assert!(refused("compression.type", "brotli").contains("must be one of: uncompressed, zstd, lz4"));
         assert!(refused("remote.storage.enable", "true").contains("Tiered Storage"));
         let lag = [("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")];
         assert!(resolve(&lag, &[]).unwrap_err().starts_with("conflict topic config"));

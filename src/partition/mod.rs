@@ -10,6 +10,8 @@ use crate::ids::{LeaderEpoch, Offset, TopicId, TopicName};
 use crate::storage::Log;
 use crate::wire::ErrorCode;
 
+pub mod validate;
+
 /// A partition led by this core.
 pub struct Partition {
     /// Its topic's name.

@@ -8,7 +8,7 @@ use super::log_config::LogConfig;
 use super::producer_state::ProducerState;
 use super::segment::{Segment, Stage};
 use crate::ids::Offset;
-use crate::wire::batch::{Batch, Codec, TimestampType, field};
+use crate::wire::batch::{Batch, Codec, TimestampType};
 use crate::wire::compression;
 use crate::wire::record::{BatchBuilder, BatchFields, Record, Records};
 
@@ -199,15 +199,12 @@ fn timestamp_of(batch: &Batch<'_>, record: &Record<'_>) -> i64 {
 
 /// Compresses the records of the batch that was built at `start`, with the codec the original had.
 fn compress_records(out: &mut Vec<u8>, start: usize, original: &Batch<'_>) -> Result<(), Uncleanable> {
-    let records_at = start + crate::limits::BATCH_HEADER_SIZE;
-    let compressed = compression::compress(original.codec(), None, &out[records_at..])
-        .map_err(|e| Uncleanable::Batch(original.base_offset(), e.to_string()))?;
-    out.truncate(records_at);
-    out.extend_from_slice(&compressed);
-    let batch = &mut out[start..];
-    let length = (batch.len() - field::COUNTED) as i32;
-    batch[field::BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
-    crate::wire::batch::seal(batch);
+    let fault = |e: String| Uncleanable::Batch(original.base_offset(), e);
+    let built = Batch::stored(&out[start..]).map_err(|e| fault(e.to_string()))?;
+    let batch =
+        compression::with_records(&built, built.records(), original.codec(), None).map_err(|e| fault(e.to_string()))?;
+    out.truncate(start);
+    out.extend_from_slice(&batch);
     Ok(())
 }
 
@@ -287,17 +284,9 @@ mod tests {
     fn the_last_record_of_a_key_stays_under_every_codec() {
         let rows = [(0, "a", Some("1")), (1, "b", Some("2")), (2, "", Some("no key")), (3, "a", Some("3"))];
         for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-            let mut bytes = batch(10, Attributes(0).with_codec(codec), 1000, &rows);
-            if codec != Codec::None {
-                let plain = batch(10, Attributes(0), 1000, &rows);
-                let original = batch(10, Attributes(0).with_codec(codec), 1000, &rows);
-                bytes = plain.clone();
-                bytes[field::ATTRIBUTES].copy_from_slice(&(codec as i16).to_be_bytes());
-                // Borrow the codec from a header; the records are compressed for the first time here.
-                let mut header = original.clone();
-                crate::wire::batch::seal(&mut header);
-                compress_records(&mut bytes, 0, &Batch::stored(&header).unwrap()).unwrap();
-            }
+            let plain = batch(10, Attributes(0), 1000, &rows);
+            let plain = Batch::stored(&plain).unwrap();
+            let bytes = compression::with_records(&plain, plain.records(), codec, None).unwrap();
             let mut map = KeyMap::new(100, 1 << 20);
             assert!(map_batch(&Batch::stored(&bytes).unwrap(), &mut map).unwrap());
             let out = filter(&bytes, &map, &ProducerState::default(), 0).unwrap();

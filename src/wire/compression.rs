@@ -1,5 +1,6 @@
-//! The four codecs of record batches, by well-kept libraries. Decompression is bounded by what the caller allows, never by
-//! what the bytes claim: a stream that promises or holds more fails, and no more than about twice the bound is reserved.
+//! The four codecs of record batches, by well-kept libraries, whole or in pieces (so that a core's loop can go on between
+//! them). Decompression is bounded by what the caller allows, never by what the bytes claim: a stream that promises or holds
+//! more fails, and no more than about twice the bound is reserved.
 //!
 //! ```text
 //! gzip    RFC 1952, members one after the other       lz4    LZ4 frame (magic 2 batches have correct frame headers)
@@ -7,15 +8,15 @@
 //!                                                            or one bare block, as some clients write
 //! ```
 
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 
-use crate::wire::batch::Codec;
+use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, field};
 
 /// Java's snappy framing: magic, version 1, readable by version 1.
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
-/// What Java puts in one snappy block.
-const XERIAL_BLOCK_SIZE: usize = 32 * 1024;
+/// What Java puts in one snappy block. Pieces to compress are multiples of it.
+pub const PIECE_SIZE: usize = 32 * 1024;
 
 /// Why bytes could not be decompressed or compressed.
 #[derive(Debug, thiserror::Error)]
@@ -28,73 +29,117 @@ pub enum CompressionError {
 
 /// Decompresses all of `bytes`; fails beyond `size_max` bytes of output.
 pub fn decompress_bounded(codec: Codec, bytes: &[u8], size_max: usize) -> Result<Vec<u8>, CompressionError> {
-    match codec {
-        Codec::None if bytes.len() > size_max => Err(CompressionError::TooLarge(size_max)),
-        Codec::None => Ok(bytes.to_vec()),
-        Codec::Gzip => read_bounded(codec, flate2::read::MultiGzDecoder::new(bytes), bytes.len(), size_max),
-        Codec::Lz4 => read_bounded(codec, lz4_flex::frame::FrameDecoder::new(bytes), bytes.len(), size_max),
-        Codec::Zstd => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|error| corrupt(codec, error))?;
-            read_bounded(codec, decoder, bytes.len(), size_max)
+    let mut out = Vec::with_capacity(bytes.len().saturating_mul(2).min(size_max));
+    let mut stream = Decompressor::new(codec, bytes, size_max)?;
+    while stream.read(&mut out, usize::MAX)? {}
+    Ok(out)
+}
+
+/// Appends `bytes`, compressed, to `out`. `level` is Kafka's `compression.<codec>.level`; snappy has none, and lz4 has one
+/// speed here.
+pub fn compress(codec: Codec, level: Option<i32>, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
+    let mut stream = Compressor::new(codec, level, bytes.len(), std::mem::take(out))?;
+    stream.write(bytes)?;
+    *out = stream.finish()?;
+    Ok(())
+}
+
+/// A batch with other records, given uncompressed and stored in `codec`. The rest of its header stays.
+pub fn with_records(
+    original: &Batch<'_>,
+    records: &[u8],
+    codec: Codec,
+    level: Option<i32>,
+) -> Result<Vec<u8>, CompressionError> {
+    let mut out =
+        Vec::with_capacity(HEADER_SIZE + if codec == Codec::None { records.len() } else { records.len() / 2 });
+    out.extend_from_slice(&original.bytes()[..HEADER_SIZE]);
+    compress(codec, level, records, &mut out)?;
+    let length =
+        i32::try_from(out.len() - field::COUNTED).map_err(|_| CompressionError::TooLarge(i32::MAX as usize))?;
+    out[field::BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
+    let attributes = original.attributes().with_codec(codec);
+    out[field::ATTRIBUTES].copy_from_slice(&attributes.0.to_be_bytes());
+    batch::seal(&mut out);
+    Ok(out)
+}
+
+/// A stream that is decompressed piece by piece.
+pub struct Decompressor<B: AsRef<[u8]>> {
+    codec: Codec,
+    source: Source<B>,
+    size_max: usize,
+}
+
+enum Source<B: AsRef<[u8]>> {
+    Plain(Cursor<B>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<Cursor<B>>>),
+    Snappy(Cursor<B>),
+    Lz4(Box<lz4_flex::frame::FrameDecoder<Cursor<B>>>),
+    Zstd(zstd::stream::read::Decoder<'static, Cursor<B>>),
+}
+
+impl<B: AsRef<[u8]>> Decompressor<B> {
+    /// Of `bytes`, which may become `size_max` bytes.
+    pub fn new(codec: Codec, bytes: B, size_max: usize) -> Result<Decompressor<B>, CompressionError> {
+        let bytes = Cursor::new(bytes);
+        let source = match codec {
+            Codec::None => Source::Plain(bytes),
+            Codec::Gzip => Source::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(bytes))),
+            Codec::Snappy => Source::Snappy(bytes),
+            Codec::Lz4 => Source::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(bytes))),
+            Codec::Zstd => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(bytes);
+                Source::Zstd(decoder.map_err(|error| corrupt(codec, error))?)
+            }
+        };
+        Ok(Decompressor { codec, source, size_max })
+    }
+
+    /// Appends about `piece` bytes to `out`, which holds what was read before. False: that was the end.
+    pub fn read(&mut self, out: &mut Vec<u8>, piece: usize) -> Result<bool, CompressionError> {
+        let size_max = self.size_max;
+        // One byte more than allowed tells "too much" from "just enough".
+        let piece = piece.min((size_max - out.len()).saturating_add(1)) as u64;
+        let before = out.len();
+        let read = match &mut self.source {
+            Source::Plain(source) => source.take(piece).read_to_end(out),
+            Source::Gzip(source) => source.take(piece).read_to_end(out),
+            Source::Lz4(source) => source.take(piece).read_to_end(out),
+            Source::Zstd(source) => source.take(piece).read_to_end(out),
+            Source::Snappy(source) => return read_snappy(source, out, size_max),
+        };
+        read.map_err(|error| corrupt(self.codec, error))?;
+        if out.len() > size_max {
+            return Err(CompressionError::TooLarge(size_max));
         }
-        Codec::Snappy => decompress_snappy(bytes, size_max),
+        Ok((out.len() - before) as u64 == piece)
     }
 }
 
-/// Compresses `bytes`. `level` is Kafka's `compression.<codec>.level`; snappy has none, and lz4 has one speed here.
-pub fn compress(codec: Codec, level: Option<i32>, bytes: &[u8]) -> Result<Vec<u8>, CompressionError> {
-    let out = Vec::with_capacity(bytes.len() / 2 + 64);
-    match codec {
-        Codec::None => Ok(bytes.to_vec()),
-        Codec::Gzip => {
-            // -1 is zlib's default.
-            let level = level.and_then(|level| u32::try_from(level).ok());
-            let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
-            let mut encoder = flate2::write::GzEncoder::new(out, level);
-            encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|error| corrupt(codec, error))
-        }
-        Codec::Snappy => compress_snappy(bytes, out),
-        Codec::Lz4 => {
-            // Java's reader takes independent blocks only.
-            let info = lz4_flex::frame::FrameInfo::new()
-                .block_mode(lz4_flex::frame::BlockMode::Independent)
-                .block_size(lz4_flex::frame::BlockSize::Max64KB);
-            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, out);
-            encoder.write_all(bytes).map_err(|error| corrupt(codec, error))?;
-            encoder.finish().map_err(|error| corrupt(codec, error))
-        }
-        Codec::Zstd => {
-            let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-            let mut encoder = zstd::stream::write::Encoder::new(out, level).map_err(|error| corrupt(codec, error))?;
-            encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|error| corrupt(codec, error))
-        }
-    }
-}
-
-fn read_bounded(codec: Codec, stream: impl Read, held: usize, size_max: usize) -> Result<Vec<u8>, CompressionError> {
-    let mut out = Vec::with_capacity(held.saturating_mul(2).min(size_max));
-    // One byte more than allowed tells "too much" from "just enough".
-    let taken = (size_max as u64).saturating_add(1);
-    stream.take(taken).read_to_end(&mut out).map_err(|error| corrupt(codec, error))?;
-    if out.len() > size_max { Err(CompressionError::TooLarge(size_max)) } else { Ok(out) }
-}
-
-fn decompress_snappy(bytes: &[u8], size_max: usize) -> Result<Vec<u8>, CompressionError> {
-    let mut out = Vec::new();
+/// Reads one block: at most 32 KiB become of one that Java wrote.
+fn read_snappy(
+    source: &mut Cursor<impl AsRef<[u8]>>,
+    out: &mut Vec<u8>,
+    size_max: usize,
+) -> Result<bool, CompressionError> {
+    let (bytes, at) = (source.get_ref().as_ref(), source.position() as usize);
     if !bytes.starts_with(XERIAL_MAGIC) {
-        snappy_block(bytes, &mut out, size_max)?;
-        return Ok(out);
+        snappy_block(bytes, out, size_max)?;
+        return Ok(false);
     }
     let short = || corrupt(Codec::Snappy, "it ends inside a block");
-    let mut rest = bytes.get(XERIAL_HEADER.len()..).ok_or_else(short)?;
-    while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-        let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| short())?;
-        let (block, after) = after.split_at_checked(length).ok_or_else(short)?;
-        snappy_block(block, &mut out, size_max)?;
-        rest = after;
+    let rest = bytes.get(at.max(XERIAL_HEADER.len())..).ok_or_else(short)?;
+    if rest.is_empty() {
+        return Ok(false);
     }
-    Ok(out)
+    let (length, after) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| short())?;
+    let (block, after) = after.split_at_checked(length).ok_or_else(short)?;
+    snappy_block(block, out, size_max)?;
+    let (end, more) = (bytes.len() - after.len(), !after.is_empty());
+    source.set_position(end as u64);
+    Ok(more)
 }
 
 /// A block says how long it becomes; that is checked before memory is reserved for it.
@@ -113,15 +158,92 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, size_max: usize) -> Result<(), 
     written.map_err(|error| corrupt(Codec::Snappy, error)).map(|_| ())
 }
 
-fn compress_snappy(bytes: &[u8], mut out: Vec<u8>) -> Result<Vec<u8>, CompressionError> {
-    let mut encoder = snap::raw::Encoder::new();
-    out.extend_from_slice(&XERIAL_HEADER);
-    for block in bytes.chunks(XERIAL_BLOCK_SIZE) {
-        let block = encoder.compress_vec(block).map_err(|error| corrupt(Codec::Snappy, error))?;
-        out.extend_from_slice(&(block.len() as i32).to_be_bytes());
-        out.extend_from_slice(&block);
+/// A stream that is compressed piece by piece, at the end of the bytes it was given.
+pub struct Compressor {
+    codec: Codec,
+    sink: Sink,
+}
+
+enum Sink {
+    Plain(Vec<u8>),
+    Gzip(Box<flate2::write::GzEncoder<Vec<u8>>>),
+    Snappy(Box<snap::raw::Encoder>, Vec<u8>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+impl Compressor {
+    /// For `size` bytes in all, the result to stand behind what is in `out`.
+    pub fn new(
+        codec: Codec,
+        level: Option<i32>,
+        size: usize,
+        mut out: Vec<u8>,
+    ) -> Result<Compressor, CompressionError> {
+        let sink = match codec {
+            Codec::None => Sink::Plain(out),
+            Codec::Gzip => {
+                // -1 is zlib's default.
+                let level = level.and_then(|level| u32::try_from(level).ok());
+                let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
+                Sink::Gzip(Box::new(flate2::write::GzEncoder::new(out, level)))
+            }
+            Codec::Snappy => {
+                out.extend_from_slice(&XERIAL_HEADER);
+                Sink::Snappy(Box::new(snap::raw::Encoder::new()), out)
+            }
+            Codec::Lz4 => {
+                // Java's reader takes independent blocks only.
+                let info = lz4_flex::frame::FrameInfo::new()
+                    .block_mode(lz4_flex::frame::BlockMode::Independent)
+                    .block_size(lz4_flex::frame::BlockSize::Max64KB);
+                Sink::Lz4(Box::new(lz4_flex::frame::FrameEncoder::with_frame_info(info, out)))
+            }
+            Codec::Zstd => {
+                let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
+                let encoder = zstd::stream::write::Encoder::new(out, level).and_then(|mut encoder| {
+                    // High levels reserve hundreds of megabytes where they do not know how little will come.
+                    encoder.set_pledged_src_size(Some(size as u64)).map(|()| encoder)
+                });
+                Sink::Zstd(encoder.map_err(|error| corrupt(codec, error))?)
+            }
+        };
+        Ok(Compressor { codec, sink })
     }
-    Ok(out)
+
+    /// A piece: all but the last are multiples of `PIECE_SIZE`.
+    pub fn write(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
+        let written = match &mut self.sink {
+            Sink::Plain(out) => out.write_all(piece),
+            Sink::Gzip(encoder) => encoder.write_all(piece),
+            Sink::Lz4(encoder) => encoder.write_all(piece),
+            Sink::Zstd(encoder) => encoder.write_all(piece),
+            Sink::Snappy(encoder, out) => return write_snappy(encoder, piece, out),
+        };
+        written.map_err(|error| corrupt(self.codec, error))
+    }
+
+    /// Ends the stream: the bytes given at the start and the compressed ones after them.
+    pub fn finish(self) -> Result<Vec<u8>, CompressionError> {
+        match self.sink {
+            Sink::Plain(out) | Sink::Snappy(_, out) => Ok(out),
+            Sink::Gzip(encoder) => encoder.finish().map_err(|error| corrupt(self.codec, error)),
+            Sink::Lz4(encoder) => encoder.finish().map_err(|error| corrupt(self.codec, error)),
+            Sink::Zstd(encoder) => encoder.finish().map_err(|error| corrupt(self.codec, error)),
+        }
+    }
+}
+
+fn write_snappy(encoder: &mut snap::raw::Encoder, piece: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
+    for block in piece.chunks(PIECE_SIZE) {
+        let length_at = out.len();
+        let block_at = length_at + size_of::<i32>();
+        out.resize(block_at + snap::raw::max_compress_len(block.len()), 0);
+        let size = encoder.compress(block, &mut out[block_at..]).map_err(|error| corrupt(Codec::Snappy, error))?;
+        out[length_at..block_at].copy_from_slice(&(size as i32).to_be_bytes());
+        out.truncate(block_at + size);
+    }
+    Ok(())
 }
 
 fn corrupt(codec: Codec, reason: impl ToString) -> CompressionError {
@@ -199,22 +321,41 @@ mod tests {
 
     #[test]
     fn round_trips_at_every_size() {
-        for size in [0, 1, 100, XERIAL_BLOCK_SIZE, XERIAL_BLOCK_SIZE + 1, 300_000] {
+        for size in [0, 1, 100, PIECE_SIZE, PIECE_SIZE + 1, 300_000] {
             let bytes: Vec<u8> = (0..size as u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
             for codec in CODECS {
                 for level in [None, Some(1), Some(9)] {
-                    let small = compress(codec, level, &bytes).unwrap();
-                    assert_eq!(decompress_bounded(codec, &small, size).unwrap(), bytes, "{codec:?}, {size} bytes");
+                    let mut small = b"header".to_vec();
+                    compress(codec, level, &bytes, &mut small).unwrap();
+                    let whole = decompress_bounded(codec, &small[6..], size).unwrap();
+                    assert_eq!(whole, bytes, "{codec:?}, {size} bytes");
+                    assert_eq!(in_pieces(codec, level, &bytes), bytes, "{codec:?}, {size} bytes");
                 }
             }
         }
+    }
+
+    /// Compressed and decompressed piece by piece.
+    fn in_pieces(codec: Codec, level: Option<i32>, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = Compressor::new(codec, level, bytes.len(), Vec::new()).unwrap();
+        bytes.chunks(2 * PIECE_SIZE).for_each(|piece| stream.write(piece).unwrap());
+        let small = stream.finish().unwrap();
+        let mut stream = Decompressor::new(codec, small, bytes.len()).unwrap();
+        let mut out = Vec::new();
+        let mut before = 0;
+        while stream.read(&mut out, 10_000).unwrap() {
+            assert!(out.len() - before <= PIECE_SIZE, "{codec:?}: a piece of {} bytes", out.len() - before);
+            before = out.len();
+        }
+        out
     }
 
     #[test]
     fn bombs_are_refused() {
         let zeros = vec![0; 16 << 20];
         for codec in CODECS {
-            let bomb = compress(codec, None, &zeros).unwrap();
+            let mut bomb = Vec::new();
+            compress(codec, None, &zeros, &mut bomb).unwrap();
             let result = decompress_bounded(codec, &bomb, 1 << 20);
             assert!(matches!(result, Err(CompressionError::TooLarge(_))), "{codec:?}");
         }

@@ -218,6 +218,44 @@ fn dump_log_reads_our_files() {
     }
 }
 
+/// Clients write uncompressed and gzip batches into topics of every `compression.type` and read the same back; the files hold
+/// the topic's codec.
+#[test]
+fn compression_type_is_what_is_stored() {
+    let Some(write) = Client::Java.command("", "", &[]) else { return };
+    drop(write);
+    let mut broker = Broker::start(&[]);
+    let clients: Vec<_> = [(Client::Java, "java"), (Client::Confluent, "confluent")]
+        .into_iter()
+        .filter_map(|(client, name)| Some((name, client.command(&broker.bootstrap(), "recoded", &[])?)))
+        .map(|(name, command)| {
+            run(format!("{name} recoded"), command, SCRIPT_MAX);
+            name
+        })
+        .collect();
+    broker.stop();
+    for name in clients {
+        for kind in ["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"] {
+            for (partition, came) in ["none", "gzip"].into_iter().enumerate() {
+                let codec = match kind {
+                    "producer" => came,
+                    "uncompressed" => "none",
+                    codec => codec,
+                };
+                let files = segments(&broker.data().join(format!("{name}-into-{kind}-{partition}")));
+                for dump in dump(files, "--deep-iteration").values() {
+                    assert_sound(dump, 61);
+                    for batch in batches(dump) {
+                        // librdkafka sends a batch as it is where gzip does not make it smaller.
+                        let as_it_came = kind == "producer" && batch["compresscodec"] == "none";
+                        assert!(batch["compresscodec"] == codec || as_it_came, "{name} into {kind}: {batch:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Apache Kafka writes a data directory; the broker under test opens it and goes on: records, configs, group offsets.
 #[test]
 fn directory_of_apache_kafka() {

@@ -49,6 +49,7 @@ public final class Client {
             case "data" -> verify(bootstrap, write(bootstrap));
             case "write" -> System.out.println(write(bootstrap));
             case "verify" -> verify(bootstrap, Long.parseLong(arguments[0]));
+            case "recoded" -> recoded(bootstrap);
             case "spread" -> spread(bootstrap);
             case "admin" -> Admins.admin(bootstrap);
             case "lag" -> Admins.lag(bootstrap, arguments[0], arguments[1]);
@@ -187,23 +188,47 @@ public final class Client {
         for (String codec : CODECS) {
             String topic = "java-" + codec;
             List<TopicPartition> partitions = IntStream.range(0, PRODUCERS.length).mapToObj(p -> new TopicPartition(topic, p)).toList();
-            List<ConsumerRecord<byte[], byte[]>> found = read(bootstrap, partitions, partitions.size() * sample(topic, 0, codec, baseMs).size());
-            for (int partition = 0; partition < partitions.size(); partition++) {
-                List<ProducerRecord<byte[], byte[]>> wanted = sample(topic, partition, codec, baseMs);
-                int next = 0;
-                for (ConsumerRecord<byte[], byte[]> record : found) {
-                    if (record.partition() == partition) {
-                        ProducerRecord<byte[], byte[]> want = wanted.get(next);
-                        check(record.offset() == next, "%s: offset %d after %d", codec, record.offset(), next);
-                        check(Arrays.equals(record.key(), want.key()), "%s: record %d: key", codec, next);
-                        check(Arrays.equals(record.value(), want.value()), "%s: record %d: value", codec, next);
-                        check(record.headers().equals(want.headers()), "%s: record %d: headers %s", codec, next, record.headers());
-                        check(record.timestamp() == want.timestamp(), "%s: record %d: timestamp", codec, next);
-                        next++;
+            verify(bootstrap, partitions, codec, baseMs);
+        }
+    }
+
+    /** Each of these partitions of one topic holds the sample. */
+    static void verify(String bootstrap, List<TopicPartition> partitions, String codec, long baseMs) {
+        String topic = partitions.get(0).topic();
+        List<ConsumerRecord<byte[], byte[]>> found = read(bootstrap, partitions, partitions.size() * sample(topic, 0, codec, baseMs).size());
+        for (int partition = 0; partition < partitions.size(); partition++) {
+            List<ProducerRecord<byte[], byte[]>> wanted = sample(topic, partition, codec, baseMs);
+            int next = 0;
+            for (ConsumerRecord<byte[], byte[]> record : found) {
+                if (record.partition() == partition) {
+                    ProducerRecord<byte[], byte[]> want = wanted.get(next);
+                    check(record.offset() == next, "%s: offset %d after %d", topic, record.offset(), next);
+                    check(Arrays.equals(record.key(), want.key()), "%s: record %d: key", topic, next);
+                    check(Arrays.equals(record.value(), want.value()), "%s: record %d: value", topic, next);
+                    check(record.headers().equals(want.headers()), "%s: record %d: headers %s", topic, next, record.headers());
+                    check(record.timestamp() == want.timestamp(), "%s: record %d: timestamp", topic, next);
+                    next++;
+                }
+            }
+            check(next == wanted.size(), "%s: partition %d holds %d records", topic, partition, next);
+        }
+    }
+
+    /** Topics of every compression.type take batches that came uncompressed and in gzip, and give them back the same. */
+    static void recoded(String bootstrap) throws Exception {
+        for (String type : List.of("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd")) {
+            String topic = "java-into-" + type;
+            create(bootstrap, topic, 2, Map.of("compression.type", type)).close();
+            List<String> codecs = List.of("none", "gzip");
+            for (int partition = 0; partition < 2; partition++) {
+                try (KafkaProducer<byte[], byte[]> producer = producer(bootstrap, "compression.type", codecs.get(partition))) {
+                    List<Long> offsets = send(producer, sample(topic, partition, "same", NOW_MS));
+                    for (int i = 0; i < offsets.size(); i++) {
+                        check(offsets.get(i) == i, "%s: record %d got offset %d", topic, i, offsets.get(i));
                     }
                 }
-                check(next == wanted.size(), "%s: partition %d holds %d records", codec, partition, next);
             }
+            verify(bootstrap, List.of(new TopicPartition(topic, 0), new TopicPartition(topic, 1)), "same", NOW_MS);
         }
     }
 

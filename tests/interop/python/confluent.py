@@ -89,6 +89,23 @@ def data(bootstrap):
     check_same([fields(m) for m in messages], records, "acks 0")
 
 
+def recoded(bootstrap):
+    """Topics of every compression.type take batches that came uncompressed and in gzip, and give them back the same."""
+    records = sample("gzip")
+    for kind in ["producer", "uncompressed"] + CODECS[1:]:
+        topic = f"confluent-into-{kind}"
+        create(bootstrap, topic, 2, {"compression.type": kind})
+        for partition, codec in enumerate(["none", "gzip"]):
+            producer = producer_of(bootstrap, compression_type=codec, acks="all", enable_idempotence=True)
+            offsets = send_all(producer, topic, records, partition)
+            assert offsets == list(range(len(records))), offsets
+        messages = read_all(bootstrap, [(topic, 0), (topic, 1)], 2 * len(records))
+        for partition in (0, 1):
+            mine = [m for m in messages if m.partition() == partition]
+            assert [m.offset() for m in mine] == list(range(len(records)))
+            check_same([fields(m) for m in mine], records, f"{topic} partition {partition}")
+
+
 def spread(bootstrap):
     topic, count = "confluent-spread", 100
     admin = create(bootstrap, topic, count)
@@ -273,4 +290,4 @@ def lag(bootstrap, topic, group):
 
 
 if __name__ == "__main__":
-    main({f.__name__: f for f in (data, spread, admin, produce, consume, member, lag)})
+    main({f.__name__: f for f in (data, recoded, spread, admin, produce, consume, member, lag)})
