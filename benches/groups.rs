@@ -39,19 +39,22 @@ fn main() {
         return;
     }
     let wanted = |name: &str| arguments.iter().all(|a| a.starts_with("--")) || arguments.iter().any(|a| a == name);
-    let allowed = cores::allowed().expect("cores");
-    cores::pin(allowed[1.min(allowed.len() - 1)]).expect("pinned");
     if wanted("heartbeats") {
-        heartbeats(1_000, 3);
+        on_a_thread(|| heartbeats(1_000, 3));
     }
     if wanted("rebalance") {
-        rebalance(100);
+        on_a_thread(|| rebalance(100));
     }
     if wanted("commits") {
         for in_flight in [1, 4] {
-            commits(32, in_flight);
+            on_a_thread(|| commits(32, in_flight));
         }
     }
+}
+
+/// Each on a thread of its own, as `start` pins the thread once the broker, which would inherit that, runs.
+fn on_a_thread(measure: impl FnOnce() + Send) {
+    std::thread::scope(|scope| scope.spawn(measure).join().expect("measured"));
 }
 
 fn start() -> Server {
@@ -60,17 +63,18 @@ fn start() -> Server {
     let topic = metadata_request::MetadataRequestTopic::default().with_name(Some(TopicName(text(TOPIC))));
     let topics = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(true);
     let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g0")]);
-    let ready = || {
+    let mut ready = || {
         let metadata = client.call(12, &topics);
         let found = client.call(4, &find);
         metadata.topics[0].error_code == 0 && found.coordinators[0].error_code == 0
     };
     let until = Instant::now() + Duration::from_secs(30);
-    let mut ready = ready;
     while !ready() {
         assert!(Instant::now() < until, "no coordinator");
         std::thread::sleep(Duration::from_millis(20));
     }
+    let allowed = cores::allowed().expect("cores");
+    cores::pin(allowed[1.min(allowed.len() - 1)]).expect("pinned");
     server
 }
 
