@@ -18,12 +18,14 @@ pub struct OpenFile {
     /// only deleted. So when a connection was dropped with bytes in its send queue, when a peer on this very host was sent
     /// pages of it by reference, and when the file was there already when it was opened.
     pub tainted: Cell<bool>,
+    /// The device failed to give bytes of it while a reply was being sent: its log is told by this.
+    pub failed: Cell<bool>,
 }
 
 impl OpenFile {
     /// A file known to the ring as `handle`.
     pub fn new(handle: i32) -> Rc<OpenFile> {
-        Rc::new(OpenFile { handle, tainted: Cell::new(false) })
+        Rc::new(OpenFile { handle, tainted: Cell::new(false), failed: Cell::new(false) })
     }
 }
 

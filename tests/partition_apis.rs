@@ -19,13 +19,14 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Request as Message, StrBytes};
 use memory_disk::MemoryDisk;
-use ringlane::api::{Context, Handler, Outcome, ReplyTo, Request, find};
+use ringlane::api::{Context, Handler, Outcome, ReplyTo, Request, find, list_offsets};
 use ringlane::broker::Broker;
 use ringlane::cluster::fold::Fold;
 use ringlane::cluster::image::ClusterImage;
 use ringlane::cluster::record::{Partition, RESOURCE_TOPIC, Record};
 use ringlane::config::{BrokerConfig, Settings};
 use ringlane::ids::{LeaderEpoch, NodeId, Now, ShardId, TopicId, Waiter};
+use ringlane::io::disk::Job;
 use ringlane::wire::ErrorCode;
 use ringlane::wire::batch::{Batch, Codec};
 use ringlane::wire::compression::with_records;
@@ -100,7 +101,7 @@ impl World {
     }
 
     /// Calls the handler of the API as the shard does.
-    fn ask<M: Message>(&mut self, version: i16, message: &M) -> M::Response {
+    fn handle<M: Message>(&mut self, version: i16, message: &M) -> Outcome {
         let api = find(M::KEY).unwrap();
         assert!(api.versions().contains(&version), "{:?} v{version} is not served", api.key);
         let Handler::Plain(handle) = api.handler else { panic!("{:?} is handled elsewhere", api.key) };
@@ -109,14 +110,22 @@ impl World {
         let to = ReplyTo { waiter: Waiter(1), correlation_id: 7, api: M::KEY, version };
         let peer = "127.0.0.1:1".parse().unwrap();
         let mut context = Context { broker: &mut self.broker, disk: &mut self.disk, now: self.now, peer };
-        let Outcome::Reply(reply) = handle(&mut context, &Request { to, client_id: "test", body: &body }) else {
-            panic!("{:?} was not answered at once", api.key)
+        handle(&mut context, &Request { to, client_id: "test", body: &body })
+    }
+
+    /// The same where the reply comes at once.
+    fn ask<M: Message>(&mut self, version: i16, message: &M) -> M::Response {
+        let Outcome::Reply(reply) = self.handle(version, message) else {
+            panic!("API {} was not answered at once", M::KEY)
         };
-        let header = 8 + usize::from(reply_header_flexible(M::KEY, version));
-        let mut bytes = Bytes::copy_from_slice(&reply.bytes[header..]);
-        let response = M::Response::decode(&mut bytes, version).unwrap();
-        assert!(bytes.is_empty());
-        response
+        decode::<M>(version, &reply.bytes)
+    }
+
+    /// Runs all disk jobs to their end.
+    fn run_jobs(&mut self) {
+        while let Some((owner, job, result)) = self.disk.run_next() {
+            self.broker.job_done(&mut self.disk, owner, job, result, self.now);
+        }
     }
 
     /// Error, timestamp and offset of one lookup.
@@ -129,6 +138,14 @@ impl World {
         assert_eq!(found.leader_epoch, expected_epoch, "{found:?}");
         (ErrorCode::from_code(found.error_code).unwrap(), found.timestamp, found.offset)
     }
+}
+
+fn decode<M: Message>(version: i16, frame: &[u8]) -> M::Response {
+    let header = 8 + usize::from(reply_header_flexible(M::KEY, version));
+    let mut bytes = Bytes::copy_from_slice(&frame[header..]);
+    let response = M::Response::decode(&mut bytes, version).unwrap();
+    assert!(bytes.is_empty());
+    response
 }
 
 #[test]
@@ -183,20 +200,81 @@ fn lookups_are_refused_with_kafkas_codes() {
     }
 }
 
-/// A shard must not wait for the disk: the client is told to come again, and what it needs is read meanwhile.
+/// A shard must not wait for the disk: the request is parked until what it needs has been read.
 #[test]
-fn a_cold_batch_is_read_ahead_and_found_the_next_time() {
+fn a_lookup_of_a_cold_batch_waits_for_its_read() {
     let mut world = World::new();
     world.append("plain", Codec::None, -1, &[1000, 1010]);
+    world.append("compacted", Codec::None, -1, &[1000]);
     world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().cold = true;
-    assert_eq!(world.offset(7, "plain", 0, 1001).0, ErrorCode::OffsetNotAvailable);
-    let mut jobs = 0;
-    while let Some((owner, job, result)) = world.disk.run_next() {
+    let topic = |topic, timestamp| {
+        let asked = ListOffsetsPartition::default().with_timestamp(timestamp);
+        ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![asked])
+    };
+    let request = ListOffsetsRequest::default().with_topics(vec![topic("plain", 1001), topic("compacted", -1)]);
+    assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
+    assert!(world.broker.lookups.next_due().is_none(), "nothing has been read yet");
+    world.run_jobs();
+    let (lookup, read) = world.broker.lookups.next_due().expect("the read has ended");
+    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup, read);
+    let mut answers = Vec::new();
+    world.broker.take_answers(&mut answers);
+    let (waiter, reply) = answers.pop().expect("answered");
+    assert_eq!(waiter, Waiter(1));
+    let response = decode::<ListOffsetsRequest>(7, &reply.bytes);
+    let found: Vec<_> = response.topics.iter().map(|t| (t.partitions[0].error_code, t.partitions[0].offset)).collect();
+    assert_eq!(found, [(0, 1), (0, 1)]);
+    assert!(world.broker.lookups.next_due().is_none());
+}
+
+/// The device fails: that partition is offline from then on, its neighbour is not.
+#[test]
+fn a_cold_read_that_fails_takes_its_partition_offline() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    world.append("compacted", Codec::None, -1, &[1000]);
+    world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().cold = true;
+    let asked = ListOffsetsPartition::default().with_timestamp(1001);
+    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
+    while let Some((owner, job, mut result)) = world.disk.run_next() {
+        if matches!(job, Job::ReadAhead { .. }) {
+            result = Err(std::io::Error::other("the medium is worn out"));
+        }
         world.broker.job_done(&mut world.disk, owner, job, result, world.now);
-        jobs += 1;
     }
-    assert!(jobs > 0);
-    assert_eq!(world.offset(7, "plain", 0, 1001), (ErrorCode::None, 1010, 1));
+    let (lookup, read) = world.broker.lookups.next_due().expect("the read has ended");
+    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup, read);
+    let mut answers = Vec::new();
+    world.broker.take_answers(&mut answers);
+    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::KafkaStorageError.code());
+    assert_eq!(world.offset(7, "plain", 0, 1001).0, ErrorCode::KafkaStorageError);
+    assert_eq!(world.offset(7, "compacted", 0, 1000), (ErrorCode::None, 1000, 0));
+}
+
+/// A shard does not wait for a rename either; and what the old log still writes must not land in a new topic's directory.
+#[test]
+fn a_deleted_topics_directory_is_set_aside_when_nothing_writes_into_it_any_more() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    assert!(world.disk.pending.iter().any(|(_, job)| job.goes_by_path()), "small files are being written");
+    let mut fold = Fold::new(&world.broker.image);
+    fold.apply(Record::RemoveTopic { id: TopicId::from_u128(1) });
+    let image = Arc::new(fold.finish());
+    world.broker.apply_image(&mut world.disk, image, world.now);
+    assert!(world.broker.sets_aside());
+    let mut jobs = Vec::new();
+    while let Some((owner, job, result)) = world.disk.run_next() {
+        assert!(result.is_ok(), "{job:?}: {result:?}");
+        jobs.push(job.clone());
+        world.broker.job_done(&mut world.disk, owner, job, result, world.now);
+    }
+    assert!(matches!(jobs.last(), Some(Job::Rename { from, .. }) if from == Path::new("plain-0")), "{jobs:?}");
+    assert!(!world.broker.sets_aside());
+    let aside = |path: &Path| path.starts_with(format!("plain-0.{}-delete", TopicId::from_u128(1).simple()));
+    assert!(world.disk.names().count() > 0 && world.disk.names().all(|(path, _)| aside(path)));
 }
 
 #[test]
@@ -269,6 +347,8 @@ fn producers_and_sizes_are_described() {
         let size = world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().bytes.len() as i64;
         assert_eq!(sizes, [("compacted".to_owned(), 0), ("plain".to_owned(), size)]);
         assert!(Path::new(response.results[0].log_dir.as_str()).is_absolute());
+        let space = (response.results[0].total_bytes, response.results[0].usable_bytes);
+        assert_eq!(space, if version >= 4 { (1 << 40, 1 << 39) } else { (-1, -1) });
         let topic = DescribableLogDirTopic::default().with_topic(name("plain")).with_partitions(vec![1]);
         let response = world.ask(version, &DescribeLogDirsRequest::default().with_topics(Some(vec![topic])));
         assert!(response.results[0].topics.is_empty(), "partition 1 is another core's");

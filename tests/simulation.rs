@@ -17,6 +17,8 @@ use ringlane::io::sim::{Keep, Random};
 
 const SEEDS: u64 = 200;
 const TOPIC: &str = "sim";
+/// Deleted and created again while it is written to.
+const AGAIN: &str = "again";
 
 /// Small segments and little retained, so that segments roll, retire and are recycled in every run.
 const CONFIGS: &[(&str, &str)] = &[("segment.bytes", "1048576"), ("retention.bytes", "2097152")];
@@ -48,10 +50,21 @@ fn run(seed: u64) -> bool {
     let mut host = Host::start(seed);
     host.create_topic(TOPIC, 3, CONFIGS);
     let mut producers: Vec<_> = (0..4).map(|n| Producer::new(TOPIC, n % 3, n as u64, n % 2 == 0)).collect();
+    host.create_topic(AGAIN, 1, CONFIGS);
+    let mut names = 100;
+    let mut again = Producer::new(AGAIN, 0, names, true);
     let mut consumers: Vec<_> = (0..4).map(|n| Consumer::new(TOPIC, n % 3, n == 3)).collect();
     let lives = 2 + random.below(3);
     for life in 0..lives {
-        for _ in 0..200 + random.below(400) {
+        let (turns, deleted_at) = (200 + random.below(400), random.below(300));
+        for turn in 0..turns {
+            if turn == deleted_at {
+                host.delete_topic(AGAIN);
+                host.create_topic(AGAIN, 1, CONFIGS);
+                names += 1;
+                again = Producer::new(AGAIN, 0, names, names % 2 == 0);
+            }
+            again.step(&mut host, &mut random);
             for producer in &mut producers {
                 producer.step(&mut host, &mut random);
             }
@@ -65,6 +78,8 @@ fn run(seed: u64) -> bool {
                 0 => host.stop_and_start(),
                 _ => host.kill_and_start(Keep::Everything),
             };
+            again.disconnected();
+            check(&mut host, &mut random, seed, AGAIN, 0, &[&again]);
             producers.iter_mut().for_each(Producer::disconnected);
             consumers.iter_mut().for_each(Consumer::disconnected);
         }
@@ -82,23 +97,38 @@ fn run(seed: u64) -> bool {
     }
     let mut retired = false;
     for partition in 0..3 {
-        let acknowledged: Vec<_> =
-            producers.iter().filter(|p| p.partition == partition).flat_map(Producer::acknowledged).collect();
-        let mut reader = Consumer::new(TOPIC, partition, false);
-        reader.read_to_end(&mut host, &mut random);
-        retired |= reader.log_start() > 0;
-        for (offset, value) in acknowledged {
-            match reader.seen(offset) {
-                Some(seen) => {
-                    assert_eq!(seen, value, "seed {seed}: partition {partition} offset {offset} is another record")
-                }
-                None => assert!(
-                    offset < reader.log_start(),
-                    "seed {seed}: acknowledged record {partition}/{offset} is lost (log starts at {})",
-                    reader.log_start()
-                ),
+        let of_partition: Vec<_> = producers.iter().filter(|p| p.partition == partition).collect();
+        retired |= check(&mut host, &mut random, seed, TOPIC, partition, &of_partition);
+    }
+    check(&mut host, &mut random, seed, AGAIN, 0, &[&again]);
+    retired
+}
+
+/// Everything that was acknowledged is there, nothing that others wrote. True: some segment was retired.
+fn check(
+    host: &mut Host,
+    random: &mut Random,
+    seed: u64,
+    topic: &'static str,
+    partition: i32,
+    producers: &[&Producer],
+) -> bool {
+    let mut reader = Consumer::new(topic, partition, false);
+    reader.read_to_end(host, random);
+    for (offset, value) in producers.iter().flat_map(|p| p.acknowledged()) {
+        match reader.seen(offset) {
+            Some(seen) => {
+                assert_eq!(seen, value, "seed {seed}: {topic}-{partition} offset {offset} is another record")
             }
+            None => assert!(
+                offset < reader.log_start(),
+                "seed {seed}: acknowledged record {topic}-{partition}/{offset} is lost (log starts at {})",
+                reader.log_start()
+            ),
         }
     }
-    retired
+    for value in reader.all_seen() {
+        assert!(producers.iter().any(|p| p.sent(value)), "seed {seed}: {topic}-{partition} has a record of nobody");
+    }
+    reader.log_start() > 0
 }

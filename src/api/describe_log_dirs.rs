@@ -1,7 +1,7 @@
 //! DescribeLogDirs (key 35), versions 1..=4: how many bytes the partitions of this core take. A core is a broker of its own,
 //! so a tool that asks every broker sees every partition once.
 //!
-//! v2: flexible. v3: an error code for the whole. v4: size of the disk, which is not told (-1).
+//! v2: flexible. v3: an error code for the whole. v4: size of the file system, and what of it is usable.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,6 +18,7 @@ use crate::wire::ErrorCode;
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: DescribeLogDirsRequest = decode_or_close!(request);
+    let space = context.disk.space();
     let broker = &*context.broker;
     let named: Option<HashSet<(&str, i32)>> = message.topics.as_ref().map(|topics| {
         topics.iter().flat_map(|t| t.partitions.iter().map(|&index| (t.topic.as_str(), index))).collect()
@@ -43,5 +44,12 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
         .with_error_code(ErrorCode::None.code())
         .with_log_dir(StrBytes::from_string(dir.to_string_lossy().into_owned()))
         .with_topics(topics.collect());
+    let result = match space {
+        Ok(space) => result.with_total_bytes(space.total as i64).with_usable_bytes(space.usable as i64),
+        Err(error) => {
+            log::warn!("{}: {error}", dir.display());
+            result
+        }
+    };
     context.reply(request.to, &DescribeLogDirsResponse::default().with_results(vec![result]))
 }

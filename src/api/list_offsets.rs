@@ -1,8 +1,8 @@
 //! ListOffsets (key 2), versions 1..=10: the first or last offset of a partition, or the first at or after a time.
 //!
 //! - A time is looked up in the indexes down to one batch, whose records then tell which of them is meant.
-//! - Index or batch not in the page cache: it is read ahead, and the client told to come again (OFFSET_NOT_AVAILABLE, which
-//!   clients retry by themselves). A shard never waits for the disk.
+//! - Index or batch not in the page cache: it is read ahead, and the request is parked until that is done. A shard never waits
+//!   for the disk.
 //!
 //! v2: isolation level. v4: leader epochs. v7: the record with the largest timestamp (-3). v8: first local offset (-4).
 //! v9: last tiered offset (-5), of which there is none.
@@ -17,8 +17,9 @@ use kafka_protocol::messages::list_offsets_response::{
 };
 
 use super::{Context, Outcome, Request};
+use crate::broker::{Broker, FoundOffset, Lookup, LookupState};
 use crate::decode_or_close;
-use crate::ids::{LeaderEpoch, Offset};
+use crate::ids::{JobOwner, LeaderEpoch, Offset};
 use crate::io::disk::{Disk, Job};
 use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::partition::Partition;
@@ -38,15 +39,7 @@ const LATEST_TIERED: i64 = -5;
 
 const READ_COMMITTED: i8 = 1;
 
-/// What is told of an offset; -1 where there is nothing to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Found {
-    timestamp: i64,
-    offset: Offset,
-    epoch: LeaderEpoch,
-}
-
-const NONE: Found = Found { timestamp: -1, offset: Offset(-1), epoch: LeaderEpoch(-1) };
+const NONE: FoundOffset = FoundOffset { timestamp: -1, offset: Offset(-1), epoch: LeaderEpoch(-1) };
 
 enum Refused {
     Error(ErrorCode),
@@ -61,65 +54,104 @@ impl From<StorageError> for Refused {
     }
 }
 
-/// Answers the request.
+/// Answers the request, or parks it.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: ListOffsetsRequest = decode_or_close!(request);
-    let committed = message.isolation_level == READ_COMMITTED;
+    let Context { broker, disk, .. } = context;
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
-    for topic in &message.topics {
-        for partition in &topic.partitions {
-            if !seen.insert((topic.name.as_str(), partition.partition_index)) {
-                twice.insert((topic.name.as_str(), partition.partition_index));
-            }
+    for (topic, asked) in partitions(&message) {
+        if !seen.insert((topic, asked.partition_index)) {
+            twice.insert((topic, asked.partition_index));
         }
     }
-    let mut response = ListOffsetsResponse::default();
-    for topic in &message.topics {
-        let mut answers = Vec::with_capacity(topic.partitions.len());
-        for asked in &topic.partitions {
-            let result = if twice.contains(&(topic.name.as_str(), asked.partition_index)) {
-                Err(ErrorCode::InvalidRequest)
-            } else {
-                one(context, request.to.version, &topic.name, asked, committed)
+    let states = partitions(&message).map(|(topic, asked)| match twice.contains(&(topic, asked.partition_index)) {
+        true => LookupState::Known(ErrorCode::InvalidRequest, NONE),
+        false => one(broker, *disk, request.to.version, topic, asked, message.isolation_level),
+    });
+    let states: Vec<_> = states.collect();
+    let lookup = Lookup { to: request.to, request: message, states };
+    if is_known(&lookup) {
+        return context.reply(lookup.to, &response(&lookup));
+    }
+    match broker.lookups.park(lookup) {
+        Ok(()) => Outcome::Later(None),
+        Err(lookup) => context.reply(lookup.to, &response(&lookup)),
+    }
+}
+
+/// A read of one of the logs that a lookup waits for has ended.
+pub fn go_on(broker: &mut Broker, disk: &mut dyn Disk, mut lookup: Lookup, read: JobOwner) {
+    let Lookup { to, request, states } = &mut lookup;
+    for (state, (topic, asked)) in states.iter_mut().zip(partitions(request)) {
+        if matches!(state, LookupState::Waits(owner) if *owner == read) {
+            *state = one(broker, disk, to.version, topic, asked, request.isolation_level);
+        }
+    }
+    if is_known(&lookup) {
+        return broker.answer(lookup.to, &response(&lookup));
+    }
+    if let Err(lookup) = broker.lookups.park(lookup) {
+        broker.answer(lookup.to, &response(&lookup));
+    }
+}
+
+fn partitions(request: &ListOffsetsRequest) -> impl Iterator<Item = (&str, &ListOffsetsPartition)> {
+    request.topics.iter().flat_map(|topic| topic.partitions.iter().map(|asked| (topic.name.as_str(), asked)))
+}
+
+fn is_known(lookup: &Lookup) -> bool {
+    lookup.states.iter().all(|state| matches!(state, LookupState::Known(..)))
+}
+
+fn response(lookup: &Lookup) -> ListOffsetsResponse {
+    let mut states = lookup.states.iter();
+    let topics = lookup.request.topics.iter().map(|topic| {
+        let answers = topic.partitions.iter().zip(&mut states).map(|(asked, state)| {
+            let (error, found) = match *state {
+                LookupState::Known(error, found) => (error, found),
+                // Too many wait: clients come again by themselves.
+                LookupState::Waits(_) => (ErrorCode::OffsetNotAvailable, NONE),
             };
-            let (error, found) = result.map_or_else(|error| (error, NONE), |found| (ErrorCode::None, found));
-            let answer = ListOffsetsPartitionResponse::default()
+            ListOffsetsPartitionResponse::default()
                 .with_partition_index(asked.partition_index)
                 .with_error_code(error.code())
                 .with_timestamp(found.timestamp)
-                .with_offset(found.offset.0);
-            let epoch = if request.to.version >= 4 { found.epoch.0 } else { -1 };
-            answers.push(answer.with_leader_epoch(epoch));
-        }
-        response
-            .topics
-            .push(ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(answers));
-    }
-    context.reply(request.to, &response)
+                .with_offset(found.offset.0)
+                .with_leader_epoch(if lookup.to.version >= 4 { found.epoch.0 } else { -1 })
+        });
+        ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(answers.collect())
+    });
+    ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
 fn one(
-    context: &mut Context<'_>,
+    broker: &mut Broker,
+    disk: &mut dyn Disk,
     version: i16,
     topic: &str,
     asked: &ListOffsetsPartition,
-    committed: bool,
-) -> Result<Found, ErrorCode> {
-    let Context { broker, disk, .. } = context;
-    let (slot, partition) = broker.leading(topic, asked.partition_index).map_err(|not_here| not_here.error)?;
-    partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch))?;
-    if asked.timestamp < 0 && version < since(asked.timestamp) {
-        return Err(ErrorCode::UnsupportedVersion);
+    isolation_level: i8,
+) -> LookupState {
+    let refused = |error| LookupState::Known(error, NONE);
+    let (slot, partition) = match broker.leading(topic, asked.partition_index) {
+        Ok(leading) => leading,
+        Err(not_here) => return refused(not_here.error),
+    };
+    if let Err(error) = partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch)) {
+        return refused(error);
     }
-    match look_up(*disk, partition, asked.timestamp, committed) {
-        Ok(found) => Ok(found),
-        Err(Refused::Error(error)) => Err(error),
+    if asked.timestamp < 0 && version < since(asked.timestamp) {
+        return refused(ErrorCode::UnsupportedVersion);
+    }
+    match look_up(disk, partition, asked.timestamp, isolation_level == READ_COMMITTED) {
+        Ok(found) => LookupState::Known(ErrorCode::None, found),
+        Err(Refused::Error(error)) => refused(error),
         Err(Refused::Cold(range)) => {
             let owner = broker.owner(slot);
             let size = u64::from(range.size);
             disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
-            Err(ErrorCode::OffsetNotAvailable)
+            LookupState::Waits(owner)
         }
     }
 }
@@ -135,17 +167,26 @@ fn since(timestamp: i64) -> i16 {
     }
 }
 
-fn look_up(disk: &mut dyn Disk, partition: &mut Partition, timestamp: i64, committed: bool) -> Result<Found, Refused> {
+fn look_up(
+    disk: &mut dyn Disk,
+    partition: &mut Partition,
+    timestamp: i64,
+    committed: bool,
+) -> Result<FoundOffset, Refused> {
     let end = if committed { partition.last_stable_offset() } else { partition.high_watermark() };
     let start = partition.log_start_offset();
     let log = &mut partition.log;
     let epoch_at = |epoch: Option<LeaderEpoch>| epoch.unwrap_or(LeaderEpoch(-1));
     let found = match timestamp {
         LATEST => {
-            return Ok(Found { timestamp: -1, offset: end, epoch: epoch_at(log.leader_epochs().latest()) });
+            return Ok(FoundOffset { timestamp: -1, offset: end, epoch: epoch_at(log.leader_epochs().latest()) });
         }
         EARLIEST | EARLIEST_LOCAL => {
-            return Ok(Found { timestamp: -1, offset: start, epoch: epoch_at(log.leader_epochs().epoch_at(start)) });
+            return Ok(FoundOffset {
+                timestamp: -1,
+                offset: start,
+                epoch: epoch_at(log.leader_epochs().epoch_at(start)),
+            });
         }
         LATEST_TIERED => return Ok(NONE),
         MAX_TIMESTAMP => {
@@ -167,7 +208,7 @@ fn first_record(
     batch: BatchLookup,
     log_start: Offset,
     fits: impl Fn(i64) -> bool,
-) -> Result<Option<Found>, Refused> {
+) -> Result<Option<FoundOffset>, Refused> {
     let range = match batch {
         BatchLookup::Batch(range) => range,
         BatchLookup::None => return Ok(None),
@@ -187,7 +228,7 @@ fn first_record(
         log::error!("offset lookup: {error}");
         Refused::Error(ErrorCode::CorruptMessage)
     })?;
-    let all = |offset: Offset, timestamp: i64| Found { timestamp, offset, epoch: batch.leader_epoch() };
+    let all = |offset: Offset, timestamp: i64| FoundOffset { timestamp, offset, epoch: batch.leader_epoch() };
     let first = all(batch.base_offset().max(log_start), batch.max_timestamp());
     if batch.attributes().timestamp_type() == TimestampType::LogAppendTime {
         return Ok(Some(first));

@@ -26,11 +26,14 @@ use crate::wire::frame;
 mod compaction;
 mod fetches;
 pub mod groups;
+mod leaving;
 mod log_config;
+mod lookups;
 mod sessions;
 pub mod turn;
 
 pub use fetches::{FetchPartition, FetchQuery, FetchResult, FetchTopic, Fetches};
+pub use lookups::{FoundOffset, Lookup, LookupState, Lookups};
 pub use sessions::{SessionAnswer, Sessions};
 pub use turn::{OwnResult, StagedBatch, Turn};
 
@@ -86,6 +89,8 @@ pub struct Broker {
     pub producer_ids: std::ops::Range<i64>,
     /// Parked fetches.
     pub fetches: Fetches,
+    /// Parked ListOffsets requests.
+    pub lookups: Lookups,
     /// Fetch sessions (KIP-227).
     pub sessions: Sessions,
     /// Consumer groups whose coordinator is this core.
@@ -100,6 +105,8 @@ pub struct Broker {
     names: Map<TopicId, TopicName>,
     /// How many partitions each slot has had.
     generations: Vec<u32>,
+    /// Partitions of deleted topics whose directories are not set aside yet.
+    leaving: leaving::Leavings,
     /// Open files of logs that are gone.
     orphans: Vec<Rc<OpenFile>>,
     /// When each partition's log wants to be looked after, and the earliest of these (monotonic ns).
@@ -124,6 +131,7 @@ impl Broker {
             image: Arc::new(nothing),
             producer_ids: 0..0,
             fetches: Fetches::default(),
+            lookups: Lookups::default(),
             sessions: Sessions::default(),
             turn: Turn::default(),
             partitions: Vec::new(),
@@ -131,6 +139,7 @@ impl Broker {
             topics: Map::default(),
             names: Map::default(),
             generations: Vec::new(),
+            leaving: leaving::Leavings::default(),
             orphans: Vec::new(),
             housekeeping: Vec::new(),
             housekeeping_next: u64::MAX,
@@ -170,18 +179,17 @@ impl Broker {
         }
     }
 
-    /// Lets go of a partition. Its directory is set aside at once, so that a topic of the same name begins anew; the control
-    /// thread removes it.
+    /// Lets go of a partition. Its directory is set aside, so that a topic of the same name begins anew; the control thread
+    /// removes it.
     fn drop_partition(&mut self, disk: &mut dyn Disk, slot: u32, topic_is_gone: bool) {
         let Some(mut partition) = self.partitions[slot as usize].take() else { return };
         self.fetches.wake(&mut partition.waiting);
         self.turn.forget(slot);
         if topic_is_gone && partition.log.has_directory() {
-            let from = partition.log.dir().to_path_buf();
-            let to = PathBuf::from(format!("{}.{}-delete", from.display(), partition.topic_id.simple()));
-            if let Err(error) = disk.run(Job::Rename { from, to }) {
-                log::warn!("{}-{}: the directory cannot be set aside: {error}", partition.topic, partition.index);
-            }
+            let from = partition.log.dir().display();
+            let to = PathBuf::from(format!("{from}.{}-delete", partition.topic_id.simple()));
+            let owner = self.owner(slot);
+            self.leaving.begin(disk, owner, &partition.log, to);
         }
         self.orphans.extend(partition.log.into_files());
         self.housekeeping[slot as usize] = u64::MAX;
@@ -380,7 +388,7 @@ impl Broker {
                 }
                 Err(error) => {
                     log::error!("{}-{}: append failed: {error}", partition.topic, partition.index);
-                    partition.offline |= !error.is_full();
+                    partition.offline |= !error.is_passing();
                     self.turn.failed.push((slot, ErrorCode::KafkaStorageError));
                 }
             }
@@ -407,13 +415,19 @@ impl Broker {
 
     /// A job of one of the logs ended.
     pub fn job_done(&mut self, disk: &mut dyn Disk, owner: JobOwner, job: Job, result: std::io::Result<()>, now: Now) {
+        let read_ahead = matches!(job, Job::ReadAhead { .. });
+        if read_ahead {
+            self.lookups.read_ended(owner);
+        }
+        if self.leaving.job_done(disk, owner, &job, &result) {
+            return;
+        }
         let slot = owner.0 as u32;
         if self.generations.get(slot as usize).is_none_or(|_| self.owner(slot) != owner) {
             return;
         }
         self.wake_compaction(owner, now);
         let Some(Some(partition)) = self.partitions.get_mut(slot as usize) else { return };
-        let read_ahead = matches!(job, Job::ReadAhead { .. });
         partition.log.job_done(disk, job, result, now);
         if read_ahead {
             self.fetches.wake(&mut partition.waiting);
@@ -456,9 +470,15 @@ impl Broker {
         !self.orphans.is_empty() || self.partitions().any(|p| p.log.wants_acknowledgements())
     }
 
+    /// Are directories of deleted topics still to be set aside? No newer image is applied until they are: one of their names may
+    /// be used again.
+    pub fn sets_aside(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// Is no disk job of any log under way?
     pub fn logs_are_quiet(&self) -> bool {
-        self.partitions().all(|p| p.log.is_quiet())
+        self.partitions().all(|p| p.log.is_quiet()) && !self.sets_aside()
     }
 
     /// Clean shutdown of every log, once they are quiet. None: one of them could not be closed in good order.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::ids::{JobOwner, Position};
-use crate::io::disk::{Disk, Entry, Job};
+use crate::io::disk::{Disk, Entry, Job, Space};
 use crate::parts::OpenFile;
 
 /// Files below one directory.
@@ -55,6 +55,11 @@ impl Disk for Files {
 
     fn read_resident(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize> {
         self.read(file, position, into)
+    }
+
+    fn space(&mut self) -> io::Result<Space> {
+        // Asked of shards only.
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn start(&mut self, _owner: JobOwner, job: Job) {

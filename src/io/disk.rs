@@ -36,6 +36,22 @@ pub enum Job {
     Replace { path: PathBuf, bytes: Vec<u8>, sync: bool },
 }
 
+impl Job {
+    /// Does it go by a path? The others go by an open file, whatever its name is by now.
+    pub fn goes_by_path(&self) -> bool {
+        matches!(self, Job::Rename { .. } | Job::Remove { .. } | Job::RemoveDir { .. } | Job::Replace { .. })
+    }
+}
+
+/// How large the file system of the data directory is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What this process may still use.
+    pub usable: u64,
+}
+
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
@@ -58,6 +74,8 @@ pub trait Disk {
     /// Reads up to `into.len()` bytes, only from the page cache: `WouldBlock` when the first byte is not there.
     /// A shorter count than asked: end of file, or the rest is cold.
     fn read_resident(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize>;
+    /// How large the file system is and how full.
+    fn space(&mut self) -> io::Result<Space>;
     /// Starts a job.
     fn start(&mut self, owner: crate::ids::JobOwner, job: Job);
 

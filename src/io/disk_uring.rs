@@ -15,7 +15,7 @@ use std::rc::Rc;
 use io_uring::{opcode, squeue, types};
 
 use super::bell::Bell;
-use super::disk::{Disk, Entry, Job};
+use super::disk::{Disk, Entry, Job, Space};
 use super::disk_helper::{Errand, Helper, replace_file};
 use super::residency::{self, COLD_WINDOW_SIZE};
 use super::token::{Op, Token};
@@ -127,6 +127,18 @@ fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
         Job::RemoveDir { path } => std::fs::remove_dir_all(data_dir.join(path)),
         Job::Replace { path, bytes, sync } => replace_file(&data_dir.join(path), bytes, *sync),
     }
+}
+
+/// Of the file system that holds an open file or directory: numbers the kernel has in memory.
+fn space(fd: RawFd) -> io::Result<Space> {
+    // SAFETY: all-zero bytes are a valid `statvfs`, which the kernel fills.
+    let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: plain call on an open descriptor.
+    if unsafe { libc::fstatvfs(fd, &mut about) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let block = about.f_frsize;
+    Ok(Space { total: block * about.f_blocks, usable: block * about.f_bavail })
 }
 
 /// Writes all of `slices` from `position`.
@@ -360,6 +372,10 @@ impl Disk for Uring {
 
     fn read_resident(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize> {
         residency::read_resident(file.handle, position, into)
+    }
+
+    fn space(&mut self) -> io::Result<Space> {
+        space(self.data_dir_file.as_raw_fd())
     }
 
     fn start(&mut self, owner: JobOwner, job: Job) {

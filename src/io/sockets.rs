@@ -16,6 +16,7 @@ use nix::sys::socket::{self, SockaddrStorage, setsockopt, sockopt};
 use super::buffers::{SMALL_BUFFER_GROUP, SMALL_BUFFER_SIZE_U32};
 use super::file_to_socket::SendQueue;
 use super::pins::Pins;
+use super::send_queue::Piece;
 use super::token::{Op, Token};
 use super::uring::{Settings, Uring};
 use super::{Event, ReceiveBuffer, clock};
@@ -326,6 +327,12 @@ impl Uring {
 
     /// A send failed: nothing more will go out. The owner learns it from its receive, which ends too, or at once when it has none.
     pub(super) fn send_failed(&mut self, id: ConnectionId, error: io::Error, events: &mut Vec<Event>) {
+        if error.raw_os_error() == Some(libc::EIO)
+            && let Some(Piece::File(range)) = self.table.get(id).and_then(|connection| connection.queue.next())
+        {
+            // No socket says so: the disk does.
+            range.file.failed.set(true);
+        }
         self.drop_replies(id, events);
         let Some(connection) = self.table.get(id) else { return };
         match connection.state {

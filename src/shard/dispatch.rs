@@ -127,6 +127,13 @@ impl<I: Ring + Disk> Shard<I> {
         }
     }
 
+    /// Goes on with the lookups whose reads have ended.
+    pub(super) fn end_lookups(&mut self) {
+        while let Some((lookup, read)) = self.broker.lookups.next_due() {
+            api::list_offsets::go_on(&mut self.broker, &mut self.io, lookup, read);
+        }
+    }
+
     /// Ends the fetches that were woken or whose time is up.
     pub(super) fn end_fetches(&mut self, now: Now) {
         while let Some(id) = self.broker.fetches.next_due(now.monotonic_ns) {

@@ -1,12 +1,13 @@
 //! One core: one thread, one `Broker` and one ring. The loop is: wait for events, act on all of them, write what was staged,
 //! answer, look after what is due; what all that asked of the ring is submitted by the next wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
 use crate::api::Finish;
 use crate::broker::Broker;
+use crate::cluster::image::ClusterImage;
 use crate::config::BrokerConfig;
 use crate::ids::{ConnectionId, Now, ReplyTo, Waiter};
 use crate::io::disk::Disk;
@@ -46,6 +47,9 @@ pub struct Shard<I: Ring + Disk> {
     broker: Broker,
     mailbox: ShardMailbox,
     config: Arc<BrokerConfig>,
+    /// Images that came while an older one was still being applied, and the epoch of that one.
+    images: VecDeque<Arc<ClusterImage>>,
+    applying: Option<u64>,
     connections: Vec<Option<Connection>>,
     asked: HashMap<Waiter, Asked>,
     leftovers: Vec<Leftover>,
@@ -70,6 +74,8 @@ impl<I: Ring + Disk> Shard<I> {
             broker,
             mailbox,
             config,
+            images: VecDeque::new(),
+            applying: None,
             connections: Vec::new(),
             asked: HashMap::new(),
             leftovers: Vec::new(),
@@ -123,6 +129,7 @@ impl<I: Ring + Disk> Shard<I> {
         self.broker.flush_turn(&mut self.io, now);
         self.appended(now);
         self.end_fetches(now);
+        self.end_lookups();
         self.deliver();
         self.continue_receiving(now);
         self.look_after(now);
@@ -140,7 +147,10 @@ impl<I: Ring + Disk> Shard<I> {
                     self.starved.push(connection);
                 }
             }
-            Event::JobDone { owner, job, result } => self.broker.job_done(&mut self.io, owner, job, result, now),
+            Event::JobDone { owner, job, result } => {
+                self.broker.job_done(&mut self.io, owner, job, result, now);
+                self.apply_images(now);
+            }
             Event::Mail => self.read_mail(now),
         }
     }
@@ -196,10 +206,8 @@ impl<I: Ring + Disk> Shard<I> {
         while let Some(message) = self.mailbox.take() {
             match message {
                 ToShard::Image(image) => {
-                    let epoch = image.epoch;
-                    self.broker.apply_image(&mut self.io, image, now);
-                    self.config = self.broker.config.clone();
-                    self.mailbox.applied(epoch);
+                    self.images.push_back(image);
+                    self.apply_images(now);
                 }
                 ToShard::Answer { waiter, answer } => self.control_answered(waiter, answer, now),
                 ToShard::Stop => {
@@ -208,6 +216,19 @@ impl<I: Ring + Disk> Shard<I> {
                     self.timers.stop(now);
                 }
             }
+        }
+    }
+
+    /// Applies the images that came, one after another: each must have let go of its directories before the next may use them.
+    fn apply_images(&mut self, now: Now) {
+        while !self.broker.sets_aside() {
+            if let Some(epoch) = self.applying.take() {
+                self.mailbox.applied(epoch);
+            }
+            let Some(image) = self.images.pop_front() else { return };
+            self.applying = Some(image.epoch);
+            self.broker.apply_image(&mut self.io, image, now);
+            self.config = self.broker.config.clone();
         }
     }
 

@@ -1,5 +1,5 @@
 //! How a log's bytes reach the device, in the background: space is reserved ahead of the writer, write-back is started early,
-//! sealed segments are cut, synced and get their index files, and only then does the recovery point pass them.
+//! sealed segments come to rest (`settle`), files nobody uses are removed and closed.
 //! Everything here is a job; nothing waits. At most one step of each kind is under way per log.
 
 use std::io;
@@ -8,16 +8,12 @@ use std::rc::Rc;
 
 use super::log::Log;
 use super::segment::{Segment, Stage};
-use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, checkpoint, file_path, leader_epochs};
+use super::settle::SETTLE_AFTER_MS;
+use super::{LOG, StorageError, checkpoint, leader_epochs};
 use crate::ids::{JobOwner, Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
 use crate::parts::OpenFile;
 
-/// A sealed segment is synced after this, unless retention retired it meanwhile: data that is dropped within seconds
-/// need never reach the device.
-const SETTLE_AFTER_MS: u64 = 10_000;
-/// More sealed bytes than this are not left unsynced: they bound what a recovery has to scan.
-const UNSYNCED_BYTES_MAX: u64 = 2 << 30;
 /// Smaller logs get no space reserved: most partitions stay small.
 const PREALLOCATE_FROM: u64 = 1 << 20;
 /// Write-back ranges of one log under way.
@@ -31,11 +27,11 @@ pub(super) struct Durability {
     /// Everything before this is on the device: the recovery point.
     pub synced_offset: Offset,
     /// A sync was asked for up to here.
-    sync_wanted: Offset,
+    pub sync_wanted: Offset,
     /// The active segment's sync under way: its base offset, and the log end when it began.
-    active_sync: Option<(Offset, Offset)>,
+    pub active_sync: Option<(Offset, Offset)>,
     /// Monotonic time of the oldest append since the last sync; 0: none. For `flush.ms`.
-    unsynced_since_ms: u64,
+    pub unsynced_since_ms: u64,
     /// Bytes reserved in the active segment's file.
     pub preallocated: u64,
     preallocating: bool,
@@ -49,22 +45,26 @@ pub(super) struct Durability {
     removing_log: bool,
     /// Files to close once nobody else holds them.
     closing: Vec<Rc<OpenFile>>,
-    checkpoint_dirty: bool,
-    checkpoint_writing: bool,
-    epochs_dirty: bool,
-    epochs_writing: bool,
+    pub checkpoint_dirty: bool,
+    pub checkpoint_writing: bool,
+    pub epochs_dirty: bool,
+    pub epochs_writing: bool,
     /// `partition.checkpoint` says on the device that this log recycles files, so recovery is careful enough for it.
     pub recycling_noted: bool,
     /// What the checkpoint under way will have noted.
-    recycling_writing: bool,
+    pub recycling_writing: bool,
     /// Monotonic time of the last call that knew it.
-    now_ms: u64,
+    pub now_ms: u64,
     /// The log was written to since it was opened, so closing it has something to write.
     pub touched_since_open: bool,
     /// How often a retired file became the next segment.
     pub recycled: u64,
     /// Jobs under way.
     jobs: u32,
+    /// Of these, those that go by a path in the log's directory.
+    path_jobs: u32,
+    /// The recycled file that is the active segment is getting its name.
+    pub renaming: bool,
     /// A sync or the like failed: what is on the device is not known any more.
     pub failed: bool,
 }
@@ -124,6 +124,7 @@ impl Durability {
     /// Starts a job of this log.
     pub fn start(&mut self, disk: &mut dyn Disk, owner: JobOwner, job: Job) {
         self.jobs += 1;
+        self.path_jobs += u32::from(job.goes_by_path());
         disk.start(owner, job);
     }
     /// Is a sync of the active segment under way?
@@ -141,6 +142,11 @@ impl Log {
     /// Is no job of this log under way? A log is closed when it is quiet.
     pub fn is_quiet(&self) -> bool {
         self.durability.jobs == 0
+    }
+
+    /// Jobs under way that go by a path in the log's directory.
+    pub fn path_jobs(&self) -> u32 {
+        self.durability.path_jobs
     }
 
     /// Err: this log failed before.
@@ -221,92 +227,16 @@ impl Log {
         }
     }
 
-    /// Lets sealed segments take their next step, and syncs the active one when that was asked for.
-    pub(super) fn advance(&mut self, disk: &mut dyn Disk) {
-        if self.durability.failed {
-            return;
-        }
-        let now_ms = self.durability.now_ms;
-        let unsynced: u64 = self
-            .segments
-            .iter()
-            .filter(|s| matches!(s.stage, Stage::ToTruncate | Stage::Truncating | Stage::ToSync | Stage::Syncing))
-            .map(|s| u64::from(s.size))
-            .sum();
-        let wanted = self.durability.sync_wanted;
-        if let Some(index) = self.segments.iter().position(|s| !matches!(s.stage, Stage::Settled | Stage::Swapping)) {
-            let owner = self.owner;
-            let segment = &mut self.segments[index];
-            if segment.file.is_none() && segment.stage == Stage::ToTruncate {
-                // Found without indexes at start-up.
-                segment.file = disk.open(&file_path(&self.dir, segment.named, LOG), false).ok();
-            }
-            let due = now_ms >= segment.sealed_ms + SETTLE_AFTER_MS
-                || unsynced > UNSYNCED_BYTES_MAX
-                || wanted > segment.base_offset;
-            // A sync of its last days as the active segment is still under way.
-            let busy = self.durability.active_sync.is_some_and(|(base, _)| base == segment.base_offset);
-            match (segment.stage, segment.file.clone()) {
-                (Stage::ToTruncate, Some(file)) if due && !busy => {
-                    segment.stage = Stage::Truncating;
-                    self.durability.start(disk, owner, Job::Truncate { file, size: u64::from(segment.size) });
-                }
-                (Stage::ToSync, Some(file)) if due && !busy => {
-                    segment.stage = Stage::Syncing;
-                    self.durability.start(disk, owner, Job::Sync { file });
-                }
-                // The recovery point must not pass batches whose epochs are only in memory.
-                (Stage::ToWriteFiles, _) if !self.durability.epochs_dirty && !self.durability.epochs_writing => {
-                    self.write_files(disk, index);
-                }
-                _ => {}
-            }
-        }
-        let all_sealed_synced = self.segments.iter().all(|s| {
-            matches!(
-                s.stage,
-                Stage::Active | Stage::ToWriteFiles | Stage::WritingFiles(_) | Stage::Swapping | Stage::Settled
-            )
-        });
-        if wanted > self.durability.synced_offset
-            && all_sealed_synced
-            && self.durability.active_sync.is_none()
-            && let Some(active) = self.segments.back()
-            && let Some(file) = active.file.clone()
-        {
-            self.durability.active_sync = Some((active.base_offset, self.log_end_offset));
-            self.durability.unsynced_since_ms = 0;
-            self.durability.start(disk, self.owner, Job::Sync { file });
-        }
-    }
-
-    /// Writes what is derived from a sealed segment: its indexes, and the producers' state at its end.
-    fn write_files(&mut self, disk: &mut dyn Disk, index: usize) {
-        let end = self.segments.get(index + 1).map_or(self.log_end_offset, |next| next.base_offset);
-        let segment = &mut self.segments[index];
-        segment.complete_time_index();
-        let Some(indexes) = &segment.indexes else {
-            segment.stage = Stage::Settled;
-            return;
-        };
-        let base = segment.base_offset;
-        let mut files = vec![
-            (file_path(&self.dir, base, OFFSET_INDEX), indexes.offsets.encode()),
-            (file_path(&self.dir, base, TIME_INDEX), indexes.times.encode()),
-        ];
-        if let Some(snapshot) = segment.end_snapshot.take() {
-            files.push((file_path(&self.dir, end, SNAPSHOT), snapshot.into_vec()));
-        }
-        segment.stage = Stage::WritingFiles(files.len() as u8);
-        for (path, bytes) in files {
-            self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: true });
-        }
-    }
-
     /// Takes a job's end. Every job this log started comes back here.
     pub fn job_done(&mut self, disk: &mut dyn Disk, job: Job, result: io::Result<()>, now: Now) {
         self.durability.now_ms = now.monotonic_ms();
         self.durability.jobs = self.durability.jobs.saturating_sub(1);
+        let by_path = u32::from(job.goes_by_path());
+        self.durability.path_jobs = self.durability.path_jobs.saturating_sub(by_path);
+        if let (Job::ReadAhead { .. }, Err(_)) = (&job, &result) {
+            self.or_fail("read", result);
+            return self.tidy(disk);
+        }
         if self.cleaner_job_done(&job, &result) {
             drop(job);
             self.tidy(disk);
@@ -356,53 +286,6 @@ impl Log {
             Job::Close { .. } | Job::ReadAhead { .. } | Job::RemoveDir { .. } => {}
         }
         self.tidy(disk);
-    }
-
-    fn synced(&mut self, file: &Rc<OpenFile>, result: io::Result<()>) {
-        let ok = self.or_fail("sync", result);
-        let Some(segment) = self.segment_of(file) else {
-            self.durability.active_sync = None;
-            return;
-        };
-        let base = segment.base_offset;
-        let was_sealed_sync = segment.stage == Stage::Syncing;
-        if was_sealed_sync && ok {
-            segment.stage = Stage::ToWriteFiles;
-        }
-        if !ok {
-            return;
-        }
-        let upto = if was_sealed_sync {
-            let index = self.segments.partition_point(|s| s.base_offset <= base);
-            self.segments.get(index).map_or(base, |next| next.base_offset)
-        } else {
-            self.durability.active_sync.take().map_or(base, |(_, upto)| upto)
-        };
-        self.durability.synced_offset = self.durability.synced_offset.max(upto);
-    }
-
-    fn replaced(&mut self, path: PathBuf, result: io::Result<()>) {
-        if let Err(e) = &result {
-            log::warn!("cannot write {}: {e}", path.display());
-        }
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name == leader_epochs::FILE_NAME {
-            self.durability.epochs_writing = false;
-        } else if name == checkpoint::PARTITION_FILE_NAME {
-            self.durability.checkpoint_writing = false;
-            self.durability.recycling_noted = self.durability.recycling_writing && result.is_ok();
-        } else if super::parse_file_name(name).is_some()
-            && let Some(segment) = self.segments.iter_mut().find(|s| matches!(s.stage, Stage::WritingFiles(_)))
-            && let Stage::WritingFiles(left) = segment.stage
-        {
-            if left > 1 {
-                segment.stage = Stage::WritingFiles(left - 1);
-            } else {
-                segment.stage = Stage::Settled;
-                // The recovery point may pass the segment now.
-                self.durability.checkpoint_dirty = true;
-            }
-        }
     }
 
     /// Does what does not depend on time: next steps, next removal, closing of files nobody holds, dirty small files.
@@ -459,14 +342,6 @@ impl Log {
         self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: true });
     }
 
-    /// Where recovery must begin: every segment before it is synced and has its derived files.
-    pub(super) fn settled_offset(&self) -> Offset {
-        self.segments
-            .iter()
-            .find(|s| !matches!(s.stage, Stage::Settled | Stage::Swapping))
-            .map_or(self.log_end_offset, |s| s.base_offset)
-    }
-
     /// Does this log reuse the files of retired segments?
     pub(super) fn recycles(&self) -> bool {
         let config = &self.config;
@@ -492,6 +367,7 @@ impl Log {
         if flush_due_ms.is_some_and(|due| now_ms >= due) {
             self.sync(disk);
         }
+        self.name_active(disk);
         self.tidy(disk);
         self.close_idle(disk);
         let settle_ms =
@@ -552,7 +428,7 @@ impl Log {
     }
 
     /// True if the job succeeded. Otherwise nothing is known of what the device holds: the log takes nothing more.
-    fn or_fail(&mut self, operation: &str, result: io::Result<()>) -> bool {
+    pub(super) fn or_fail(&mut self, operation: &str, result: io::Result<()>) -> bool {
         if let Err(e) = &result {
             log::error!("{}: cannot {operation}: {e}; the partition goes offline", self.dir.display());
             self.durability.failed = true;
@@ -560,11 +436,12 @@ impl Log {
         result.is_ok()
     }
 
-    fn segment_of(&mut self, file: &Rc<OpenFile>) -> Option<&mut Segment> {
+    pub(super) fn segment_of(&mut self, file: &Rc<OpenFile>) -> Option<&mut Segment> {
         self.segments.iter_mut().rev().find(|s| s.file.as_ref().is_some_and(|f| Rc::ptr_eq(f, file)))
     }
 
     fn renamed(&mut self, from: PathBuf, to: PathBuf, result: io::Result<()>) {
+        self.durability.renaming = false;
         match result {
             Ok(()) => {
                 let to = to.file_name().and_then(|n| n.to_str()).and_then(super::parse_file_name);
@@ -572,9 +449,7 @@ impl Log {
                     segment.named = segment.base_offset;
                 }
             }
-            // The next roll did not wait for this job.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            // The file works under its old name too: recovery goes by its contents, and the next roll tries again.
+            // The file works under its old name too: recovery goes by its contents. Housekeeping tries again.
             Err(e) => log::warn!("cannot rename {} to {}: {e}", from.display(), to.display()),
         }
     }

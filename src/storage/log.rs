@@ -297,6 +297,11 @@ impl Log {
         if size == 0 {
             return !active.can_hold(batch.last_offset);
         }
+        // It is getting its name: nothing may come behind it until then, and nobody waits for that.
+        let grown = size + u64::from(batch.slice.size);
+        if active.named != active.base_offset && grown <= i32::MAX as u64 && active.can_hold(batch.last_offset) {
+            return false;
+        }
         let waited_ms = if active.first_timestamp >= 0 {
             batch.max_timestamp - active.first_timestamp
         } else {

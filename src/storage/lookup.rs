@@ -185,6 +185,10 @@ impl Log {
     /// Opens a segment and loads its indexes. `Some`: they are cold.
     fn make_readable(&mut self, disk: &mut dyn Disk, index: usize) -> Result<Option<FileRange>, StorageError> {
         self.open_segment(disk, index, Now::default())?;
+        if self.segments[index].file.as_ref().is_some_and(|file| file.failed.get()) {
+            self.or_fail("read", Err(io::Error::from_raw_os_error(libc::EIO)));
+            self.usable()?;
+        }
         self.durability.touch(&mut self.segments[index]);
         if self.segments[index].indexes.is_some() {
             return Ok(None);

@@ -21,10 +21,13 @@ mod lookup;
 mod offset_index;
 pub mod producer_state;
 mod recover;
+mod recover_recycled;
 mod retain;
 mod roll;
 mod scan;
 mod segment;
+mod settle;
+mod swaps;
 mod time_index;
 
 pub use cleaner::Cleaning;
@@ -113,15 +116,23 @@ pub enum StorageError {
     /// Bytes that were checked when they were written are not what they were.
     #[error("{} is damaged at position {position}: {reason}", path.display())]
     Corrupt { path: PathBuf, position: Position, reason: &'static str },
+    /// The disk has not given a recycled file its name for so long that the segment took all it can.
+    #[error("the active segment in {} still waits for its name", path.display())]
+    Unnamed { path: PathBuf },
     /// An earlier failure made this log's state unknown.
     #[error("the log in {} failed before; restart the broker once the disk is sound again", path.display())]
     Failed { path: PathBuf },
 }
 
 impl StorageError {
-    /// Is the device full? The log is sound then, and takes appends again once there is space.
-    pub fn is_full(&self) -> bool {
-        matches!(self, StorageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    /// Is the device full, or slow beyond measure? The log is sound then, and takes appends again once that is over.
+    pub fn is_passing(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            StorageError::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            StorageError::Unnamed { .. } => true,
+            StorageError::Corrupt { .. } | StorageError::Failed { .. } => false,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! its present one, and after a power cut may be any mixture of both. So once a log noted that it recycles, a batch counts only if its offset
 //! is exactly the next one and its leader epoch does not go back, and the oldest file is checked as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -17,104 +17,14 @@ use super::log::{Log, RecoveryReport, Start};
 use super::log_config::LogConfig;
 use super::offset_index::OffsetIndex;
 use super::producer_state::ProducerState;
+use super::recover_recycled::find_recycled;
 use super::scan::{Scan, Verdict};
 use super::segment::{Segment, Stage};
+use super::swaps::{Directory, remove};
 use super::time_index::{self, TimeIndex};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path, parse_file_name};
-use crate::ids::{JobOwner, Now, Offset, Position};
-use crate::io::disk::{Disk, Entry, Job};
-use crate::limits::BATCH_HEADER_SIZE;
-
-/// What a partition's directory holds.
-#[derive(Default)]
-struct Directory {
-    logs: BTreeMap<Offset, u64>,
-    indexes: BTreeSet<Offset>,
-    time_indexes: BTreeSet<Offset>,
-    snapshots: BTreeSet<Offset>,
-    note: bool,
-    /// Compacted segments that were being put in the place of others: file name, base, first offset behind (`None`: not known).
-    swaps: Vec<(String, Offset, Option<Offset>)>,
-}
-
-impl Directory {
-    /// Sorts names into kinds; removes what a broker that is gone did not finish.
-    fn read(disk: &mut dyn Disk, dir: &Path, entries: Vec<Entry>) -> Result<Directory, StorageError> {
-        let mut found = Directory::default();
-        for entry in entries.into_iter().filter(|e| !e.is_dir) {
-            let unfinished = [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| entry.name.ends_with(suffix));
-            if unfinished {
-                remove(disk, &dir.join(&entry.name))?;
-                continue;
-            }
-            if let Some(stem) = entry.name.strip_suffix(".swap") {
-                match parse_file_name(stem) {
-                    Some((base, LOG)) => found.swaps.push((entry.name, base, None)),
-                    Some((base, end)) if end.len() == 20 && end.parse::<i64>().is_ok() => {
-                        let end = end.parse().map(Offset).ok();
-                        found.swaps.push((entry.name, base, end));
-                    }
-                    // Apache Kafka's indexes of a swapped segment: made anew.
-                    _ => remove(disk, &dir.join(&entry.name))?,
-                }
-                continue;
-            }
-            found.note |= entry.name == PARTITION_FILE_NAME;
-            match parse_file_name(&entry.name) {
-                Some((base, LOG)) => drop(found.logs.insert(base, entry.size)),
-                Some((base, OFFSET_INDEX)) => drop(found.indexes.insert(base)),
-                Some((base, TIME_INDEX)) => drop(found.time_indexes.insert(base)),
-                Some((base, SNAPSHOT)) => drop(found.snapshots.insert(base)),
-                _ => {}
-            }
-        }
-        found.end_swaps(disk, dir)?;
-        for (bases, suffix) in [(&found.indexes, OFFSET_INDEX), (&found.time_indexes, TIME_INDEX)] {
-            for base in bases.iter().filter(|base| !found.logs.contains_key(base)) {
-                remove(disk, &file_path(dir, *base, suffix))?;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Ends swaps of compacted segments that were past the point of no return: what they replace goes, then they get their name.
-    fn end_swaps(&mut self, disk: &mut dyn Disk, dir: &Path) -> Result<(), StorageError> {
-        for (name, base, end) in std::mem::take(&mut self.swaps) {
-            let from = dir.join(&name);
-            let file = disk.open(&from, false).map_err(failed("open", &from))?;
-            let size = disk.size(&file).map_err(failed("read", &from))?;
-            let mut next = base + 1;
-            let scan = &mut Scan::headers(0, u32::try_from(size).unwrap_or(u32::MAX));
-            let walked = scan.run(disk, &file, |_, header, _| {
-                next = header.last_offset + 1;
-                Verdict::Good
-            });
-            walked.map_err(failed("read", &from))?;
-            disk.run(Job::Close { file }).map_err(failed("close", &from))?;
-            let replaced: Vec<Offset> =
-                self.logs.range(base + 1..end.unwrap_or(next).max(base + 1)).map(|(b, _)| *b).collect();
-            for old in replaced {
-                for suffix in [LOG, OFFSET_INDEX, TIME_INDEX, SNAPSHOT] {
-                    remove(disk, &file_path(dir, old, suffix))?;
-                }
-                self.logs.remove(&old);
-                self.indexes.remove(&old);
-                self.time_indexes.remove(&old);
-                self.snapshots.remove(&old);
-            }
-            for suffix in [OFFSET_INDEX, TIME_INDEX] {
-                remove(disk, &file_path(dir, base, suffix))?;
-            }
-            self.indexes.remove(&base);
-            self.time_indexes.remove(&base);
-            let to = file_path(dir, base, LOG);
-            disk.run(Job::Rename { from: from.clone(), to }).map_err(failed("rename", &from))?;
-            log::info!("{}: compaction ended what it had begun", from.display());
-            self.logs.insert(base, size);
-        }
-        Ok(())
-    }
-}
+use crate::ids::{JobOwner, Now, Offset};
+use crate::io::disk::{Disk, Job};
 
 impl Log {
     /// Opens the log in `dir`. A directory that is not there is an empty log: nothing is made before the first append.
@@ -162,7 +72,8 @@ impl Log {
         log.restart_at(log.log_start_offset);
 
         let mut adopted = None;
-        if recycling {
+        // A note that is missing may have said so.
+        if recycling || (!found.note && !start.clean) {
             adopted = find_recycled(disk, dir, &mut found)?;
         }
         log.make_segments(disk, &mut found, now)?;
@@ -208,7 +119,7 @@ impl Log {
         Ok(())
     }
 
-    fn remove_segment_files(&mut self, disk: &mut dyn Disk, base: Offset) -> Result<(), StorageError> {
+    pub(super) fn remove_segment_files(&mut self, disk: &mut dyn Disk, base: Offset) -> Result<(), StorageError> {
         for suffix in [LOG, OFFSET_INDEX, TIME_INDEX, SNAPSHOT] {
             remove(disk, &file_path(&self.dir, base, suffix))?;
         }
@@ -230,7 +141,7 @@ impl Log {
             let mut sound = true;
             if self.segments[index].size > 0 {
                 sound = found.indexes.contains(&base) && found.time_indexes.contains(&base);
-                sound = sound && self.load_times(disk, index)?;
+                sound = sound && self.load_times(disk, index, last)?;
                 if sound && (!clean || last) {
                     sound = self.load_offsets(disk, index)?;
                 }
@@ -254,7 +165,7 @@ impl Log {
     }
 
     /// Reads the end of the time index: the segment's largest timestamp. False: not sound.
-    fn load_times(&mut self, disk: &mut dyn Disk, index: usize) -> Result<bool, StorageError> {
+    fn load_times(&mut self, disk: &mut dyn Disk, index: usize, last: bool) -> Result<bool, StorageError> {
         let segment = &mut self.segments[index];
         let path = file_path(&self.dir, segment.base_offset, TIME_INDEX);
         let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
@@ -262,6 +173,9 @@ impl Log {
         if let Some(time_index::Entry { timestamp, offset }) = times.last() {
             segment.largest_timestamp = timestamp;
             segment.offset_of_largest = segment.base_offset + i64::from(offset);
+        } else if !last {
+            // That of a sealed segment ends with its largest timestamp.
+            return Ok(false);
         }
         segment.indexes.get_or_insert_default().times = times;
         Ok(true)
@@ -355,7 +269,7 @@ impl Log {
     }
 
     /// Checks one segment byte by byte and makes its indexes; cuts what does not belong to it. Returns its end and the bytes cut.
-    fn scan_segment(
+    pub(super) fn scan_segment(
         &mut self,
         disk: &mut dyn Disk,
         index: usize,
@@ -402,72 +316,6 @@ impl Log {
         segment.file = Some(file);
         self.segments[index] = segment;
         Ok((end, cut))
-    }
-
-    /// The oldest file of a log that recycles may be half overwritten by a life that never came to be. It was retired then.
-    fn check_oldest(&mut self, disk: &mut dyn Disk, report: &mut RecoveryReport) -> Result<(), StorageError> {
-        let (base, size) = (self.segments[0].base_offset, self.segments[0].size);
-        let next = self.segments.get(1).map(|s| s.base_offset);
-        let path = file_path(&self.dir, base, LOG);
-        let file = disk.open(&path, false).map_err(failed("open", &path))?;
-        let mut end = base;
-        let mut valid = 0;
-        let mut scan = Scan::checked(0, size);
-        let walked = scan.run(disk, &file, |position, header, _| {
-            if header.base_offset < end || next.is_some_and(|next| header.last_offset >= next) {
-                return Verdict::Stop;
-            }
-            end = header.last_offset + 1;
-            valid = position + header.size;
-            Verdict::Good
-        });
-        walked.map_err(failed("read", &path))?;
-        disk.run(Job::Close { file }).map_err(failed("close", &path))?;
-        report.scanned_bytes += u64::from(valid);
-        if valid < size && next.is_some_and(|next| next != end) {
-            log::warn!("{}: retired and half overwritten when the host stopped; removed", path.display());
-            self.segments.pop_front();
-            self.remove_segment_files(disk, base)?;
-            report.segments_dropped += 1;
-            if let Some(next) = next {
-                self.log_start_offset = self.log_start_offset.max(next);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes in a recycled file that had not got its name yet, if it continues the log.
-    fn adopt(
-        &mut self,
-        disk: &mut dyn Disk,
-        named: Offset,
-        base: Offset,
-        size: u64,
-        report: &mut RecoveryReport,
-        now: Now,
-    ) -> Result<(), StorageError> {
-        let from = file_path(&self.dir, named, LOG);
-        let alone = self.segments.is_empty();
-        if !alone && base != self.log_end_offset() {
-            log::warn!("{}: holds offset {base} where {} was expected; removed", from.display(), self.log_end_offset());
-            report.segments_dropped += 1;
-            return remove(disk, &from);
-        }
-        let to = file_path(&self.dir, base, LOG);
-        disk.run(Job::Rename { from: from.clone(), to }).map_err(failed("rename", &from))?;
-        if alone {
-            self.log_start_offset = self.log_start_offset.max(base);
-        }
-        if let Some(last) = self.segments.back_mut() {
-            last.stage = Stage::ToTruncate;
-        }
-        let mut segment = Segment::new(base, now.wall_ms);
-        segment.size = u32::try_from(size).unwrap_or(u32::MAX);
-        self.segments.push_back(segment);
-        let index = self.segments.len() - 1;
-        let (end, _) = self.scan_segment(disk, index, true, None, report)?;
-        self.set_end(end);
-        Ok(())
     }
 
     /// Loads `leader-epoch-checkpoint` as far as the scan does not find it out itself; makes it from the batches if it is damaged.
@@ -524,6 +372,12 @@ impl Log {
                 break;
             }
             log::warn!("{}: damaged, an older one is taken", path.display());
+        }
+        if from == Offset(0) && scan_from > 0 {
+            log::warn!(
+                "{}: no producer snapshot, what producers sent is found out from the batches",
+                self.dir.display()
+            );
         }
         for index in 0..scan_from {
             let end = self.segments.get(index + 1).map(|s| s.base_offset);
@@ -699,36 +553,6 @@ impl Log {
         }
         Ok(())
     }
-}
-
-/// A file whose first batch belongs behind all others was recycled and had not got its name yet: `(name, first offset, size)`.
-/// It is taken out of `found`.
-fn find_recycled(
-    disk: &mut dyn Disk,
-    dir: &Path,
-    found: &mut Directory,
-) -> Result<Option<(Offset, Offset, u64)>, StorageError> {
-    let mut names = found.logs.iter();
-    let (Some((named, size)), next) = (names.next(), names.next()) else { return Ok(None) };
-    let (named, size, next) = (*named, *size, next.map(|(base, _)| *base));
-    let path = file_path(dir, named, LOG);
-    let file = disk.open(&path, false).map_err(failed("open", &path))?;
-    let mut bytes = [0; BATCH_HEADER_SIZE];
-    let count = disk.read(&file, Position(0), &mut bytes).map_err(failed("read", &path))?;
-    disk.run(Job::Close { file }).map_err(failed("close", &path))?;
-    let Some(header) = Header::decode(&bytes[..count]) else { return Ok(None) };
-    if header.base_offset < next.unwrap_or(named + 1) {
-        return Ok(None);
-    }
-    found.logs.remove(&named);
-    for suffix in [OFFSET_INDEX, TIME_INDEX, SNAPSHOT] {
-        remove(disk, &file_path(dir, named, suffix))?;
-    }
-    Ok(Some((named, header.base_offset, size)))
-}
-
-fn remove(disk: &mut dyn Disk, path: &Path) -> Result<(), StorageError> {
-    disk.run(Job::Remove { path: path.to_path_buf() }).map_err(failed("remove", path))
 }
 
 fn report_cut(path: &Path, position: u32, bytes: u32, report: &mut RecoveryReport) {

@@ -23,7 +23,11 @@ impl Log {
         recycle: bool,
         now: Now,
     ) -> Result<(), StorageError> {
-        self.finish_rename(disk)?;
+        // A recycled file gets its name before the next segment begins, so that recovery has to look for one such file at most,
+        // and finds it behind all others. `must_roll` lets the segment grow until then.
+        if self.active_is_unnamed() {
+            return Err(StorageError::Unnamed { path: self.dir.to_path_buf() });
+        }
         let retired = retain::deletable(
             &self.segments,
             &self.config,
@@ -48,7 +52,6 @@ impl Log {
         if recycled {
             let old = self.segments.pop_front().expect("retired");
             self.remove_derived(&old);
-            let (from, to) = (file_path(&self.dir, old.named, LOG), file_path(&self.dir, base_offset, LOG));
             let mut indexes: Box<Indexes> = old.indexes.unwrap_or_default();
             indexes.clear();
             fresh.named = old.named;
@@ -57,29 +60,30 @@ impl Log {
             fresh.writebacks = old.writebacks;
             self.durability.new_active(u64::from(old.size));
             self.durability.recycled += 1;
-            self.durability.start(disk, self.owner, Job::Rename { from, to });
         } else {
             self.durability.new_active(0);
         }
         self.segments.push_back(fresh);
+        self.name_active(disk);
         self.retire(retired.saturating_sub(usize::from(recycled)).min(self.segments.len() - 1));
         self.tidy(disk);
         Ok(())
     }
 
-    /// A recycled file gets its name before the next segment begins, so that recovery has to look for one such file at most,
-    /// and finds it behind all others. Only a rename that took longer than filling a segment has not ended by then.
-    fn finish_rename(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
-        let Some(active) = self.segments.back_mut().filter(|s| s.named != s.base_offset) else { return Ok(()) };
-        let from = file_path(&self.dir, active.named, LOG);
-        let to = file_path(&self.dir, active.base_offset, LOG);
-        match disk.run(Job::Rename { from: from.clone(), to }) {
-            // The job has ended meanwhile.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            result => result.map_err(failed("rename", &from))?,
+    /// The active segment is a recycled file that has its former name.
+    fn active_is_unnamed(&self) -> bool {
+        self.segments.back().is_some_and(|s| s.named != s.base_offset)
+    }
+
+    /// Gives the active segment its name, if it has that of a former life.
+    pub(super) fn name_active(&mut self, disk: &mut dyn Disk) {
+        if self.durability.renaming || !self.active_is_unnamed() {
+            return;
         }
-        active.named = active.base_offset;
-        Ok(())
+        let Some(active) = self.segments.back() else { return };
+        let (from, to) = (file_path(&self.dir, active.named, LOG), file_path(&self.dir, active.base_offset, LOG));
+        self.durability.renaming = true;
+        self.durability.start(disk, self.owner, Job::Rename { from, to });
     }
 
     /// The active segment is full.
@@ -183,7 +187,7 @@ impl Log {
         if count == before {
             // The active one is to go too: an empty one takes its place, so that the log end is not forgotten. It is not made
             // of a retired file, as the log may rest from now on.
-            if self.has_staged() {
+            if self.has_staged() || self.active_is_unnamed() {
                 count -= 1;
             } else {
                 self.usable()?;

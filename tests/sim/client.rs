@@ -174,6 +174,11 @@ impl Producer {
         self.line.disconnected();
     }
 
+    /// Is it a record of this producer?
+    pub fn sent(&self, value: &[u8]) -> bool {
+        value.starts_with(format!("{}:", self.id).as_bytes())
+    }
+
     /// Offset and value of every acknowledged record.
     pub fn acknowledged(&self) -> impl Iterator<Item = (i64, &[u8])> {
         self.acknowledged.iter().map(|(offset, value)| (*offset, value.as_slice()))
@@ -297,6 +302,10 @@ impl Consumer {
 
     pub fn seen(&self, offset: i64) -> Option<&[u8]> {
         self.seen.get(&offset).map(Vec::as_slice)
+    }
+
+    pub fn all_seen(&self) -> impl Iterator<Item = &[u8]> {
+        self.seen.values().map(Vec::as_slice)
     }
 
     pub fn log_start(&self) -> i64 {

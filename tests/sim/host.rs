@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use kafka_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use ringlane::broker::Broker;
 use ringlane::config::{BrokerConfig, Settings};
@@ -94,6 +94,15 @@ impl Host {
         for (_, message) in outputs {
             let _ = self.post.send(message);
         }
+        while self.control.tidy_up(&mut disk) {}
+    }
+
+    /// Deletes a topic. The shard hears of it, and of what comes after it, later.
+    pub fn delete_topic(&mut self, name: &str) {
+        let names = vec![TopicName(StrBytes::from_string(name.to_string()))];
+        let request = ControlRequest::DeleteTopics(DeleteTopicsRequest::default().with_topic_names(names));
+        let ask = ToControl::Ask { shard: ShardId(0), waiter: Waiter(u64::MAX), request };
+        self.control_turn(VecDeque::from([ask]));
     }
 
     /// Creates a topic and waits until the shard has it.
@@ -110,8 +119,9 @@ impl Host {
         let request = ControlRequest::CreateTopics(CreateTopicsRequest::default().with_topics(vec![topic]));
         let ask = ToControl::Ask { shard: ShardId(0), waiter: Waiter(u64::MAX), request };
         self.control_turn(VecDeque::from([ask]));
+        let epoch = self.control.image().epoch;
         for _ in 0..1000 {
-            if self.shard.broker().find(name, 0).is_ok() {
+            if self.shard.broker().image.epoch >= epoch {
                 return;
             }
             self.turn();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ringlane::ids::{JobOwner, Position};
-use ringlane::io::disk::{Disk, Entry, Job};
+use ringlane::io::disk::{Disk, Entry, Job, Space};
 use ringlane::parts::OpenFile;
 
 #[derive(Clone, Default)]
@@ -104,9 +104,16 @@ impl MemoryDisk {
                 self.open.remove(&file.handle).map(drop).ok_or(io::ErrorKind::InvalidInput.into())
             }
             Job::Rename { from, to } => {
-                let i = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-                self.names.insert(to.clone(), i);
-                Ok(())
+                // A file, or all that is in a directory.
+                let below = |name: &&PathBuf| name.starts_with(from);
+                let moved: Vec<PathBuf> = self.names.keys().filter(below).cloned().collect();
+                for name in &moved {
+                    let i = self.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+                    let rest = name.strip_prefix(from).expect("below it");
+                    let new = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
+                    self.names.insert(new, i);
+                }
+                if moved.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
             }
             Job::Remove { path } => {
                 self.names.remove(path);
@@ -167,6 +174,9 @@ impl Disk for MemoryDisk {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.read(file, position, into)
+    }
+    fn space(&mut self) -> io::Result<Space> {
+        Ok(Space { total: 1 << 40, usable: 1 << 39 })
     }
     fn start(&mut self, owner: JobOwner, job: Job) {
         self.pending.push((owner, job));
