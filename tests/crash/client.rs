@@ -1,0 +1,198 @@
+//! A client just large enough for tests: one connection, one request at a time, messages of the `kafka-protocol` crate.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, RequestHeader,
+    ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use ringlane::wire::batch::Batch;
+use ringlane::wire::record::Records;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A connection.
+pub struct Client {
+    socket: TcpStream,
+    correlation_id: i32,
+}
+
+/// A record as it was fetched.
+pub struct Stored {
+    pub offset: i64,
+    pub timestamp: i64,
+    pub value: Vec<u8>,
+}
+
+/// A partition's log as it was fetched.
+pub struct StoredLog {
+    pub start: i64,
+    pub end: i64,
+    pub records: Vec<Stored>,
+}
+
+fn string(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> io::Result<Client> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(DEADLINE))?;
+        Ok(Client { socket, correlation_id: 0 })
+    }
+
+    /// An error: the connection broke.
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response>
+    where
+        R::Response: HeaderVersion,
+    {
+        self.correlation_id += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation_id)
+            .with_client_id(Some(string("test")));
+        let mut frame = vec![0; 4];
+        header.encode(&mut frame, R::header_version(version)).expect("a header");
+        request.encode(&mut frame, version).expect("a request");
+        let size = frame.len() as i32 - 4;
+        frame[..4].copy_from_slice(&size.to_be_bytes());
+        self.socket.write_all(&frame)?;
+        let mut size = [0; 4];
+        self.socket.read_exact(&mut size)?;
+        let mut body = vec![0; i32::from_be_bytes(size) as usize];
+        self.socket.read_exact(&mut body)?;
+        let mut body = Bytes::from(body);
+        let header = ResponseHeader::decode(&mut body, R::Response::header_version(version)).expect("a reply header");
+        assert_eq!(header.correlation_id, self.correlation_id);
+        Ok(R::Response::decode(&mut body, version).expect("a reply"))
+    }
+
+    pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+        assert_eq!(self.try_create_topic(name, partitions, configs), 0);
+    }
+
+    /// The error code.
+    pub fn try_create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> i16 {
+        let config = |(key, value): &(&str, &str)| {
+            CreatableTopicConfig::default().with_name(string(key)).with_value(Some(string(value)))
+        };
+        let topic = CreatableTopic::default()
+            .with_name(TopicName(string(name)))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1)
+            .with_configs(configs.iter().map(config).collect());
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        let reply = self.call(5, &request).expect("the broker runs");
+        reply.topics[0].error_code
+    }
+
+    /// A producer id and its epoch.
+    pub fn init_producer_id(&mut self) -> io::Result<(i64, i16)> {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1);
+        let reply = self.call(4, &request)?;
+        assert_eq!(reply.error_code, 0);
+        Ok((reply.producer_id.0, reply.producer_epoch))
+    }
+
+    /// Error code and base offset.
+    pub fn produce(&mut self, topic: &str, partition: i32, acks: i16, batch: Vec<u8>) -> io::Result<(i16, i64)> {
+        let data = PartitionProduceData::default().with_index(partition).with_records(Some(Bytes::from(batch)));
+        let topic = TopicProduceData::default().with_name(TopicName(string(topic))).with_partition_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+        let reply = self.call(9, &request)?;
+        let partition = &reply.responses[0].partition_responses[0];
+        Ok((partition.error_code, partition.base_offset))
+    }
+
+    /// What one partition gives from an offset on.
+    pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> PartitionData {
+        let asked = FetchPartition::default()
+            .with_partition(partition)
+            .with_fetch_offset(offset)
+            .with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default().with_topic(TopicName(string(topic))).with_partitions(vec![asked]);
+        let request = FetchRequest::default()
+            .with_max_wait_ms(1000)
+            .with_min_bytes(0)
+            .with_max_bytes(1 << 20)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic]);
+        let mut reply = self.call(12, &request).expect("the broker runs");
+        assert_eq!(reply.error_code, 0);
+        reply.responses.remove(0).partitions.remove(0)
+    }
+
+    /// Timestamp and offset of the first record that is not older.
+    pub fn offset_for_time(&mut self, topic: &str, partition: i32, timestamp: i64) -> (i64, i64) {
+        let asked = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default().with_name(TopicName(string(topic))).with_partitions(vec![asked]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        let reply = self.call(6, &request).expect("the broker runs");
+        let found = &reply.topics[0].partitions[0];
+        assert_eq!(found.error_code, 0, "the offset for time {timestamp}");
+        (found.timestamp, found.offset)
+    }
+
+    /// Reads a partition from its first record to its last: whole batches, every offset.
+    pub fn read_log(&mut self, topic: &str, partition: i32) -> StoredLog {
+        const OFFSET_OUT_OF_RANGE: i16 = 1;
+        let (mut next, mut start, mut records) = (0, None, Vec::new());
+        loop {
+            let data = self.fetch(topic, partition, next);
+            if data.error_code == OFFSET_OUT_OF_RANGE && start.is_none() && data.log_start_offset > next {
+                next = data.log_start_offset;
+                continue;
+            }
+            assert_eq!(data.error_code, 0, "{topic}-{partition}: fetch at {next}");
+            let start = *start.get_or_insert(next);
+            if next == data.high_watermark {
+                return StoredLog { start, end: next, records };
+            }
+            for (base, batch) in batches(&data.records.unwrap_or_default()) {
+                assert!(base <= next, "{topic}-{partition}: a gap, {base} after {next}");
+                for record in Records::new(batch.records(), batch.count()) {
+                    let record = record.expect("a record");
+                    let offset = base + i64::from(record.offset_delta);
+                    if offset < next {
+                        continue;
+                    }
+                    assert_eq!(offset, next, "{topic}-{partition}: offsets are dense");
+                    next += 1;
+                    let timestamp = batch.base_timestamp() + record.timestamp_delta;
+                    records.push(Stored { offset, timestamp, value: record.value.expect("a value").to_vec() });
+                }
+            }
+        }
+    }
+}
+
+/// Base offset and contents of the whole batches; the last may be cut off. Each must be as it was written.
+pub fn batches(bytes: &[u8]) -> Vec<(i64, Batch<'_>)> {
+    let mut rest = bytes;
+    let mut found = Vec::new();
+    while rest.len() >= ringlane::wire::batch::HEADER_SIZE {
+        let size = 12 + i32::from_be_bytes(rest[8..12].try_into().expect("4 bytes")) as usize;
+        if rest.len() < size {
+            break;
+        }
+        let batch = Batch::stored(&rest[..size]).expect("what was written");
+        found.push((batch.base_offset().0, batch));
+        rest = &rest[size..];
+    }
+    found
+}
