@@ -59,6 +59,8 @@ fn run(seed: u64) -> bool {
         let (turns, deleted_at) = (200 + random.below(400), random.below(300));
         for turn in 0..turns {
             if turn == deleted_at {
+                // What is under way would find the new topic by its name.
+                finish(&mut host, &mut [&mut again]);
                 host.delete_topic(AGAIN);
                 host.create_topic(AGAIN, 1, CONFIGS);
                 names += 1;
@@ -85,16 +87,7 @@ fn run(seed: u64) -> bool {
         }
     }
     // The load ends; everything that was acknowledged must still be read.
-    for _ in 0..4000 {
-        let mut quiet = true;
-        for producer in &mut producers {
-            quiet &= producer.finish(&mut host);
-        }
-        host.turn();
-        if quiet {
-            break;
-        }
-    }
+    finish(&mut host, &mut producers.iter_mut().collect::<Vec<_>>());
     let mut retired = false;
     for partition in 0..3 {
         let of_partition: Vec<_> = producers.iter().filter(|p| p.partition == partition).collect();
@@ -102,6 +95,20 @@ fn run(seed: u64) -> bool {
     }
     check(&mut host, &mut random, seed, AGAIN, 0, &[&again]);
     retired
+}
+
+/// Waits for the last acknowledgements.
+fn finish(host: &mut Host, producers: &mut [&mut Producer]) {
+    for _ in 0..4000 {
+        let mut quiet = true;
+        for producer in &mut *producers {
+            quiet &= producer.finish(host);
+        }
+        host.turn();
+        if quiet {
+            break;
+        }
+    }
 }
 
 /// Everything that was acknowledged is there, nothing that others wrote. True: some segment was retired.
