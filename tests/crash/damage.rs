@@ -128,8 +128,11 @@ fn named(path: &Path) -> String {
     Path::new(dir).join(path.file_name().expect("a name")).display().to_string()
 }
 
+/// Damages a batch; how much of the file is left.
+type InBatch = fn(&mut [u8], &Place, &mut Random) -> usize;
+
 /// Damages one of the last batches of a segment; all from there on is to go.
-fn in_batch(dir: &Path, random: &mut Random, active: bool, damage: fn(&mut Vec<u8>, &Place, &mut Random)) -> Done {
+fn in_batch(dir: &Path, random: &mut Random, active: bool, damage: InBatch) -> Done {
     let mut logs = with_suffix(dir, "log");
     let mut log = logs.pop().expect("a segment");
     if !active {
@@ -146,29 +149,33 @@ fn in_batch(dir: &Path, random: &mut Random, active: bool, damage: fn(&mut Vec<u
     }
     let back = 1 + random.below(places.len().min(4) as u64) as usize;
     let place = &places[places.len() - back];
-    damage(&mut bytes, place, random);
+    let left = damage(&mut bytes, place, random);
+    bytes.truncate(left);
     fs::write(&log, bytes).expect("written");
     Done { says: format!("{}: cut at position {}", named(&log), place.position), ends_at: Some(place.base_offset) }
 }
 
-fn cut(bytes: &mut Vec<u8>, place: &Place, random: &mut Random) {
-    bytes.truncate(place.position + 1 + random.below(place.size as u64 - 1) as usize);
+fn cut(_: &mut [u8], place: &Place, random: &mut Random) -> usize {
+    place.position + 1 + random.below(place.size as u64 - 1) as usize
 }
 
-fn zero(bytes: &mut Vec<u8>, place: &Place, random: &mut Random) {
+fn zero(bytes: &mut [u8], place: &Place, random: &mut Random) -> usize {
     let from = place.position + random.below(place.size as u64 / 2) as usize;
     bytes[from..].fill(0);
+    bytes.len()
 }
 
 /// In what the CRC covers.
-fn flip_covered(bytes: &mut Vec<u8>, place: &Place, random: &mut Random) {
+fn flip_covered(bytes: &mut [u8], place: &Place, random: &mut Random) -> usize {
     let at = field::COVERED + random.below((place.size - field::COVERED) as u64) as usize;
     bytes[place.position + at] ^= 1 << random.below(8);
+    bytes.len()
 }
 
-fn flip_length(bytes: &mut Vec<u8>, place: &Place, random: &mut Random) {
+fn flip_length(bytes: &mut [u8], place: &Place, random: &mut Random) -> usize {
     let at = field::BATCH_LENGTH.start + random.below(4) as usize;
     bytes[place.position + at] ^= 1 << random.below(8);
+    bytes.len()
 }
 
 /// Damages an index of a sealed segment that recovery does not scan.
