@@ -25,8 +25,9 @@ use ringlane::cluster::fold::Fold;
 use ringlane::cluster::image::ClusterImage;
 use ringlane::cluster::record::{Partition, RESOURCE_TOPIC, Record};
 use ringlane::config::{BrokerConfig, Settings};
-use ringlane::ids::{LeaderEpoch, NodeId, Now, ShardId, TopicId, Waiter};
+use ringlane::ids::{LeaderEpoch, NodeId, Now, Offset, ShardId, TopicId, Waiter};
 use ringlane::io::disk::Job;
+use ringlane::storage::Resolved;
 use ringlane::wire::ErrorCode;
 use ringlane::wire::batch::{Batch, Codec};
 use ringlane::wire::compression::with_records;
@@ -275,6 +276,19 @@ fn a_deleted_topics_directory_is_set_aside_when_nothing_writes_into_it_any_more(
     assert!(!world.broker.sets_aside());
     let aside = |path: &Path| path.starts_with(format!("plain-0.{}-delete", TopicId::from_u128(1).simple()));
     assert!(world.disk.names().count() > 0 && world.disk.names().all(|(path, _)| aside(path)));
+}
+
+/// The device failed while a reply was being sent from a file: `io` marks the file, the log finds the mark.
+#[test]
+fn a_file_that_failed_under_a_reply_takes_its_partition_offline() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    let slot = world.broker.find("plain", 0).unwrap();
+    let log = &mut world.broker.partition(slot).unwrap().log;
+    let resolved = log.resolve(&mut world.disk, Offset(0), Offset(2), 1000, true);
+    let Ok(Resolved::Range(range)) = resolved else { panic!("{resolved:?}") };
+    range.file.failed.set(true);
+    assert_eq!(world.offset(7, "plain", 0, 1001).0, ErrorCode::KafkaStorageError);
 }
 
 #[test]

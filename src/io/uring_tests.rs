@@ -533,6 +533,19 @@ fn a_file_that_became_shorter_ends_the_connection() {
     }
 }
 
+/// An address where no memory is reads as a worn medium does: EIO. The log of that file must hear of it.
+#[test]
+fn a_file_that_cannot_be_read_ends_the_connection_and_is_marked() {
+    let mut shard = Shard::new(Settings { fetch_path: FetchPath::Copy, ..Settings::default() });
+    let (_client, connection) = shard.accepted();
+    let file = shard.ring.open(Path::new("/proc/self/mem"), false).expect("open");
+    shard.ring.send(connection, with_file(b"head", &file, 0, 1000, b"tail"));
+    assert_eq!(shard.hangup().0, connection);
+    assert!(file.failed.get());
+    let read = shard.run(Job::ReadAhead { file, position: Position(0), size: 1000 });
+    assert_eq!(read.expect_err("no memory there").raw_os_error(), Some(libc::EIO));
+}
+
 fn is_cold(file: &OpenFile) -> bool {
     super::residency::read_resident(file.handle, Position(0), &mut [0])
         .is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
