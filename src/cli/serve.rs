@@ -228,6 +228,7 @@ fn start_shard(
     let config = config.clone();
     let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
         let ring = cores::pin(core).map_err(anyhow::Error::from).and_then(|()| make_ring(&config, address));
+        cores::ask_for_short_time_slices();
         let (ring, bound) = match ring {
             Ok(ring) => ring,
             Err(error) => {

@@ -110,7 +110,7 @@ fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
         // SAFETY: as above.
         Job::Truncate { file, size } => check(unsafe { libc::ftruncate(file.handle, off(*size)) }),
         Job::ReadAhead { file, position, size } => {
-            let (mut memory, mut at, end) = (vec![0; COLD_WINDOW_SIZE], position.0, position.0 + size);
+            let (mut memory, mut at, end) = (vec![0; COLD_WINDOW_SIZE as usize], position.0, position.0 + size);
             while at < end {
                 let wanted = memory.len().min((end - at) as usize);
                 match residency::read(file.handle, Position(at), &mut memory[..wanted])? {
@@ -235,8 +235,8 @@ impl Uring {
             Job::Truncate { file, size } => opcode::Ftruncate::new(fd(file), *size).build(),
             Job::ReadAhead { file, position, size } => {
                 let (handle, at) = (file.handle, *position + done);
-                let size = (size - done).min(COLD_WINDOW_SIZE as u64) as u32;
-                self.cold_read_entry(handle, at, size)
+                let size = (size - done).min(u64::from(COLD_WINDOW_SIZE)) as u32;
+                return self.read_ahead(handle, at, size, Token::new(Op::Job, slot, 0));
             }
             // By a worker: the last close of a deleted file frees its pages on the spot.
             Job::Close { file } => opcode::Close::new(fd(file)).build().flags(squeue::Flags::ASYNC),
@@ -244,7 +244,7 @@ impl Uring {
             Job::Remove { .. } => opcode::UnlinkAt::new(dir, path(0)).build(),
             Job::RemoveDir { .. } | Job::Replace { .. } => unreachable!("the helper's errands"),
         };
-        // SAFETY: paths are on the heap of `running` until the job ended; the scratch memory lives as long as the ring.
+        // SAFETY: paths are on the heap of `running` until the job ended.
         unsafe { self.push(entry, Token::new(Op::Job, slot, 0)) };
     }
 
@@ -256,8 +256,10 @@ impl Uring {
         if result >= 0 {
             let (size, step) = match &running.job {
                 Job::StartWriteback { size, .. } => (*size, (size - running.done).min(STEP_SIZE_MAX)),
-                // Nothing read: the end of the file.
-                Job::ReadAhead { size, .. } if result > 0 => (*size, result as u64),
+                // Nothing there: the end of the file.
+                Job::ReadAhead { size, .. } if result > 0 => {
+                    (*size, (size - running.done).min(u64::from(COLD_WINDOW_SIZE)))
+                }
                 _ => (0, 0),
             };
             running.done += step;

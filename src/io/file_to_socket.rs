@@ -34,7 +34,7 @@ pub enum FetchPath {
 }
 
 /// What one connection may send by calls of its own in one turn, so that a large reply delays others little.
-const TURN_BYTES_MAX: u64 = 1024 * 1024;
+const TURN_BYTES_MAX: u64 = 256 * 1024;
 /// Slices of one send.
 const GATHER_COUNT_MAX: usize = 32;
 /// What `copy` reads at once: stays in the cache between its read and its send.
@@ -165,8 +165,11 @@ impl Uring {
             self.unused_gathered.push(gathered);
         }
         let connection = &mut self.table.slots[id.slot as usize];
-        if op == Op::ColdRead {
-            self.cold_reads.retain(|read| read.connection != id);
+        let mut read_ahead = 0;
+        if op == Op::ColdRead
+            && let Some(place) = self.cold_reads.iter().position(|read| read.connection == id)
+        {
+            read_ahead = self.cold_reads.swap_remove(place).size();
         }
         if connection.state == State::Closing {
             self.drop_replies(id, events);
@@ -201,8 +204,12 @@ impl Uring {
                 connection.queue.advance(count as u64, |reply| events.push(Event::Sent { connection: id, reply }));
                 Ok(())
             }
-            // The call that follows finds out: after a poll from the socket, after a cold read from the file.
-            (Op::PollOut | Op::ColdRead, Ok(_)) => Ok(()),
+            (Op::ColdRead, Ok(_)) => {
+                connection.queue.set_read_ahead(if again { 0 } else { read_ahead });
+                Ok(())
+            }
+            // The call that follows finds out.
+            (Op::PollOut, Ok(_)) => Ok(()),
             _ => unreachable!("{op:?} is no operation of the send queue"),
         };
         match outcome {
@@ -254,7 +261,10 @@ impl Uring {
 
     /// Some of a file range, from its beginning.
     fn send_range(&mut self, id: ConnectionId, mut range: FileRange) -> io::Result<Step> {
-        let resident = self.resident_prefix(&range);
+        let resident = match self.table.slots[id.slot as usize].queue.read_ahead() {
+            0 => self.resident_prefix(&range),
+            count => count.min(u64::from(range.size)) as u32,
+        };
         if resident == 0 {
             self.read_ahead_for(id, &range);
             return Ok(Step::Waits);
@@ -311,15 +321,13 @@ impl Uring {
         Step::Waits
     }
 
-    /// Reads the first window of a cold range into the page cache; its bytes land in memory nobody looks at.
+    /// Has the first window of a cold range read into the page cache.
     fn read_ahead_for(&mut self, id: ConnectionId, range: &FileRange) {
-        let size = range.size.min(COLD_WINDOW_SIZE as u32);
+        let size = range.size.min(COLD_WINDOW_SIZE);
         self.counters.cold_reads += 1;
         self.cold_reads.push(residency::ColdRead::new(id, range, size));
         self.table.slots[id.slot as usize].queue.begin(Op::ColdRead);
-        let entry = self.cold_read_entry(range.file.handle, range.position, size);
-        // SAFETY: the scratch memory lives as long as the ring; several reads may scribble over it, nobody reads it.
-        unsafe { self.push(entry, Token::new(Op::ColdRead, id.slot, id.generation)) };
+        self.read_ahead(range.file.handle, range.position, size, Token::new(Op::ColdRead, id.slot, id.generation));
     }
 
     /// Replies of a dead connection go back to the owner, unless the kernel still works on them.

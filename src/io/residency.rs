@@ -8,6 +8,7 @@ use std::rc::Rc;
 use io_uring::{opcode, squeue, types};
 
 use super::clock;
+use super::token::{Op, Token};
 use super::uring::Uring;
 use crate::ids::{ConnectionId, Position};
 use crate::parts::{FileRange, OpenFile};
@@ -19,8 +20,10 @@ const BELIEVED_NS: u64 = 1_000_000_000;
 /// Direct-mapped: a clash costs one more question.
 const MEMORY_SIZE: usize = 1024;
 const PAGE_SIZE: u64 = 4096;
-/// A cold range is read in windows of this size.
-pub(super) const COLD_WINDOW_SIZE: usize = 1024 * 1024;
+/// A cold range is waited for in windows of this size.
+pub(super) const COLD_WINDOW_SIZE: u32 = 1024 * 1024;
+/// At least this much is read at once.
+const COLD_BEGUN_SIZE_MIN: u32 = 256 * 1024;
 
 #[derive(Clone, Copy, Default)]
 struct Known {
@@ -48,6 +51,10 @@ impl ColdRead {
     pub fn new(connection: ConnectionId, range: &FileRange, size: u32) -> ColdRead {
         let start = range.position.0;
         ColdRead { connection, file: range.file.clone(), start, end: start + u64::from(size) }
+    }
+
+    pub fn size(&self) -> u64 {
+        self.end - self.start
     }
 }
 
@@ -195,19 +202,28 @@ impl Uring {
         self.residency.resident_prefix(handle, start, end - start, clock::monotonic_ns()) as u32
     }
 
-    /// A read by a worker thread: its copy into memory nobody looks at must not be made on the shard's time.
-    pub(super) fn cold_read_entry(&mut self, fd: RawFd, position: Position, size: u32) -> squeue::Entry {
-        if self.scratch.is_empty() {
-            self.scratch = vec![0; COLD_WINDOW_SIZE];
-        }
-        assert!(size as usize <= self.scratch.len());
+    /// Has a cold range read into the page cache; `token` completes when its last byte is there (0: the file ends before).
+    ///
+    /// No byte is copied, neither on the shard's time nor, on the same core, by a worker of its ring: a worker allocates the
+    /// pages and starts the reads, and waiting for one byte of the last page takes no thread. At most `COLD_WINDOW_SIZE`
+    /// is waited for; as much again is begun, so that a reader who goes on finds it there.
+    pub(super) fn read_ahead(&mut self, fd: RawFd, position: Position, size: u32, token: Token) {
         // From now on the kernel reads what is asked for and does not run ahead on its own: pages that are cached but still
         // being read would make a `sendfile` wait. SAFETY: plain call on the descriptor of an open file.
         unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_RANDOM) };
-        opcode::Read::new(types::Fd(fd), self.scratch.as_mut_ptr(), size)
+        let begun = (2 * size).max(COLD_BEGUN_SIZE_MIN);
+        let begin = opcode::Fadvise::new(types::Fd(fd), begun as libc::off_t, libc::POSIX_FADV_WILLNEED)
             .offset(position.0)
             .build()
-            .flags(squeue::Flags::ASYNC)
+            // The wait comes after it, whatever became of it.
+            .flags(squeue::Flags::IO_HARDLINK);
+        let last = position.0 + u64::from(size.max(1)) - 1;
+        let wait = opcode::Read::new(types::Fd(fd), self.scratch.as_ptr(), 1).offset(last).build();
+        // SAFETY: the scratch byte lives as long as the ring; several reads may scribble over it, nobody reads it.
+        unsafe {
+            self.push(begin, Token::new(Op::Advise, 0, 0));
+            self.push(wait, token);
+        }
     }
 }
 

@@ -27,6 +27,9 @@ pub(super) struct SendQueue {
     backlog: u64,
     /// Bytes the kernel has taken since the connection was opened.
     sent: u64,
+    /// Bytes from here on that were read into the page cache for this connection. They are sent without asking again:
+    /// two connections that read the same range would each find the other's read under way, and never send.
+    read_ahead: u64,
     /// The one operation the kernel works on.
     in_flight: Option<Op>,
     /// Listed for the next `flush`.
@@ -76,6 +79,12 @@ impl SendQueue {
     pub fn sent(&self) -> u64 {
         self.sent
     }
+    pub fn read_ahead(&self) -> u64 {
+        self.read_ahead
+    }
+    pub fn set_read_ahead(&mut self, count: u64) {
+        self.read_ahead = count;
+    }
     pub fn in_flight(&self) -> Option<Op> {
         self.in_flight
     }
@@ -121,6 +130,7 @@ impl SendQueue {
         assert!(count <= self.backlog, "sent more than was queued");
         self.backlog -= count;
         self.sent += count;
+        self.read_ahead = self.read_ahead.saturating_sub(count);
         let mut left = count;
         while let Some(reply) = self.replies.front() {
             let rest = part_size(reply, self.part) - self.part_sent;
@@ -151,13 +161,13 @@ impl SendQueue {
         while !self.replies.is_empty() {
             done(self.pop());
         }
-        (self.part, self.part_sent, self.backlog) = (0, 0, 0);
+        (self.part, self.part_sent, self.backlog, self.read_ahead) = (0, 0, 0, 0);
     }
 
     /// Ready for the slot's next connection; says how many bytes were sent on this one.
     pub fn reset(&mut self) -> u64 {
         assert!(self.is_idle());
-        (self.part, self.part_sent, self.backlog) = (0, 0, 0);
+        (self.part, self.part_sent, self.backlog, self.read_ahead) = (0, 0, 0, 0);
         self.listed = false;
         std::mem::take(&mut self.sent)
     }

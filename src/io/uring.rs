@@ -105,8 +105,8 @@ pub struct Uring {
     pub(super) windows: Windows,
     pub(super) residency: Residency,
     pub(super) cold_reads: Vec<ColdRead>,
-    /// Cold data lands here, and nobody reads it.
-    pub(super) scratch: Vec<u8>,
+    /// The bytes that cold reads wait for land here, and nobody reads them.
+    pub(super) scratch: Box<RefCell<u8>>,
     pub(super) copy_memory: Vec<u8>,
 
     pub(super) jobs: Jobs,
@@ -151,7 +151,7 @@ impl Uring {
             windows: Windows::default(),
             residency: Residency::new(),
             cold_reads: Vec::new(),
-            scratch: Vec::new(),
+            scratch: Box::default(),
             copy_memory: Vec::new(),
             jobs: Jobs::new(bell.clone()),
             bell,
@@ -220,7 +220,7 @@ impl Uring {
                 events.push(Event::Mail);
             }
             Op::Job => self.job_progressed(token.slot, entry.result(), events),
-            Op::Cancel => {}
+            Op::Cancel | Op::Advise => {}
         }
     }
 

@@ -583,6 +583,26 @@ fn a_cold_range_is_read_ahead_and_others_are_served_meanwhile() {
     }
 }
 
+/// Each found the other's read of the same range under way and asked for another of its own, for ever.
+#[test]
+fn connections_that_read_the_same_cold_range_all_get_it() {
+    let mut shard = Shard::new(Settings::default());
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+    shard.ring.data_dir = home.path().to_path_buf();
+    let (file, all) = shard.file("cold", 8_000_000);
+    let clients: Vec<_> = (0..4).map(|_| shard.accepted()).collect();
+    drop_from_cache(&mut shard, &file);
+    let mut readers = Vec::new();
+    for (client, connection) in clients {
+        shard.ring.send(connection, with_file(b"", &file, 0, all.len(), b""));
+        readers.push(read_exactly(client, all.len()));
+    }
+    shard.replies_back(4);
+    for reader in readers {
+        assert!(reader.join().expect("reader").0 == all);
+    }
+}
+
 #[test]
 fn a_connection_closed_during_a_cold_read_ends() {
     let mut shard = Shard::new(Settings::default());
