@@ -54,6 +54,7 @@ impl World {
                 index_interval_bytes: 0,
                 retention_ms: -1,
                 write_back_bytes: 1 << 20,
+                write_back_after_ms: 0,
                 ..LogConfig::default()
             },
             now: Now { monotonic_ns: 1_000_000_000, wall_ms: 1_000_000 },
@@ -254,6 +255,7 @@ impl World {
         c.flush_messages = args.get("flush_messages", c.flush_messages);
         c.flush_ms = args.get("flush_ms", c.flush_ms);
         c.write_back_bytes = args.get("write_back", c.write_back_bytes);
+        c.write_back_after_ms = args.get("write_back_after_ms", c.write_back_after_ms);
         if let Some(log) = &mut self.log {
             log.set_config(Rc::new(self.config.clone()));
         }

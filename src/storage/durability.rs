@@ -2,6 +2,7 @@
 //! sealed segments come to rest (`settle`), files nobody uses are removed and closed.
 //! Everything here is a job; nothing waits. At most one step of each kind is under way per log.
 
+use std::cmp::Ordering;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -38,6 +39,7 @@ pub(super) struct Durability {
     /// Write-back was started up to here: a segment's base offset, a position in it.
     write_back_from: (Offset, u32),
     write_backs: u8,
+    write_back_due: WriteBackDue,
     /// Paths to remove, one after another, so that a crash never leaves a younger segment removed before an older one.
     pub removals: std::collections::VecDeque<PathBuf>,
     removing: bool,
@@ -67,6 +69,27 @@ pub(super) struct Durability {
     pub renaming: bool,
     /// A sync or the like failed: what is on the device is not known any more.
     pub failed: bool,
+}
+
+/// Which appended bytes are old enough to be written back.
+#[derive(Debug, Default)]
+struct WriteBackDue {
+    /// Everything before this: a segment's base offset, a position in it.
+    until: (Offset, u32),
+    /// Where the log ended at a time (monotonic ms) that is not long enough ago.
+    mark: (Offset, u32),
+    marked_ms: u64,
+}
+
+impl WriteBackDue {
+    fn appended(&mut self, end: (Offset, u32), now_ms: u64, after_ms: u64) {
+        if after_ms == 0 {
+            self.until = end;
+        } else if now_ms >= self.marked_ms + after_ms {
+            self.until = self.mark;
+            (self.mark, self.marked_ms) = (end, now_ms);
+        }
+    }
 }
 
 fn is_log(path: &std::path::Path) -> bool {
@@ -157,6 +180,10 @@ impl Log {
     /// Follows up on an append. True: it is to be acknowledged only once it is synced.
     pub(super) fn appended(&mut self, disk: &mut dyn Disk, now: Now) -> bool {
         self.durability.now_ms = now.monotonic_ms();
+        if let Some(active) = self.segments.back() {
+            let end = (active.base_offset, active.size);
+            self.durability.write_back_due.appended(end, now.monotonic_ms(), self.config.write_back_after_ms);
+        }
         self.durability.touched_since_open = true;
         self.preallocate(disk);
         self.note_recycling();
@@ -206,7 +233,13 @@ impl Log {
             let Some(segment) = self.segments.get_mut(index) else { return };
             let from = if segment.base_offset == base { from } else { 0 };
             let sealed = segment.stage != Stage::Active;
-            let left = segment.size.saturating_sub(from);
+            let (due_base, due_until) = self.durability.write_back_due.until;
+            let size = match due_base.cmp(&segment.base_offset) {
+                Ordering::Less => return,
+                Ordering::Equal => due_until,
+                Ordering::Greater => segment.size,
+            };
+            let left = size.saturating_sub(from);
             if segment.file.is_none() || (sealed && (left == 0 || segment.stage == Stage::Settled)) {
                 if !sealed {
                     return;

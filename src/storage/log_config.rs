@@ -31,6 +31,10 @@ pub struct LogConfig {
     pub recycle: bool,
     /// Write-back of dirty pages starts every so many bytes.
     pub write_back_bytes: u64,
+    /// Write-back of appended bytes starts when they are between one and two times as old (0: at once). What retention
+    /// drops before that costs neither the device nor the core anything: write-back of all that comes takes a sixth of a
+    /// core at 5 GB/s. When much waits the kernel begins on its own (`vm.dirty_background_ratio`).
+    pub write_back_after_ms: u64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
     /// This shard's part of `log.cleaner.dedupe.buffer.size`.
@@ -70,6 +74,7 @@ impl Default for LogConfig {
             preallocate_step_bytes: 64 << 20,
             recycle: true,
             write_back_bytes: 8 << 20,
+            write_back_after_ms: 1000,
             producer_id_expiration_ms: DAY_MS,
             cleaner_map_bytes: 16 << 20,
             max_compaction_lag_ms: i64::MAX,
