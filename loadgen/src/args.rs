@@ -126,7 +126,8 @@ pub struct PlaceArgs {
     /// Seconds for each of the host's bare loops; 0 leaves them out
     #[arg(long, value_name = "SECONDS")]
     pub ceiling: Option<f64>,
-    /// Unmeasured load before the first measurement of a JVM broker, in seconds
+    /// Unmeasured load before the first measurement of a broker started here, in seconds; default: 20 for a JVM. Others
+    /// get 3 at most
     #[arg(long, value_name = "SECONDS")]
     pub preheat: Option<f64>,
 }

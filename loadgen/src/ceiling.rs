@@ -49,6 +49,7 @@ impl Ceiling {
 
 const SEGMENT_SIZE: u64 = 256 << 20;
 const FRAME_SIZES: [usize; 3] = [900_000, 65_000, 16_000];
+const STREAM_SIZES: [usize; 3] = [1 << 20, 256 << 10, 64 << 10];
 const REPLY_SIZES: [usize; 2] = [1 << 20, 16 << 10];
 
 /// Measures each loop for `each`; files go to `dir`.
@@ -70,13 +71,10 @@ pub fn measure(
     machine::pin(&[broker_core])?;
     add("crc32c", Some(1 << 20), bench.crc32c(), "B/s", "CRC32C over 1 MiB in cache");
     add("memory_copy", Some(8 << 20), bench.memory_copy(), "B/s", "copying 8 MiB blocks");
-    add(
-        "tcp_stream",
-        Some(1 << 20),
-        bench.receive(1 << 20, Append::No, false)?,
-        "B/s",
-        "loopback TCP, 1 MiB sends, discarded",
-    );
+    for size in STREAM_SIZES {
+        let value = bench.receive(size, Append::No, false)?;
+        add(&format!("tcp_stream_{}k", size >> 10), Some(size), value, "B/s", "loopback TCP, bare sends, discarded");
+    }
     let (trips, p50) = bench.ping_pong()?;
     add("tcp_ping_pong", Some(100), trips, "1/s", "100 B there and back over loopback, one at a time");
     add("tcp_ping_pong_p50", Some(100), p50, "us", "half of those round trips take at most this");
@@ -212,7 +210,8 @@ impl Bare<'_> {
         let warm_up = if append == Append::No { each / 4 } else { each / 2 };
         let serve = move |mut stream: TcpStream| -> Result<f64> {
             let mut segment = Segment::open(dir, append)?;
-            let mut buffer = vec![0u8; (2 << 20).max(size)];
+            // What appends wants whole frames; what discards wants the memory to stay in the core's cache.
+            let mut buffer = vec![0u8; if append == Append::No { size } else { 2 << 20 }];
             let (mut received, mut mark, mut from) = (0u64, None, Instant::now());
             let begin = Instant::now();
             loop {
@@ -273,9 +272,11 @@ impl Bare<'_> {
         Ok(self.pair(serve, client)?.1)
     }
 
-    /// The client asks, the server answers with the next `size` bytes of a file in the page cache; two in flight.
+    /// The client asks, the server answers with the next `size` bytes of a file in the page cache. Enough is in flight
+    /// that neither side sleeps between two replies.
     fn sendfile(&self, size: usize, send_buffer: usize) -> Result<f64> {
         let (each, dir) = (self.each, self.dir);
+        let ahead = ((1 << 18) / size).max(1);
         let serve = move |mut stream: TcpStream| -> Result<f64> {
             if send_buffer > 0 {
                 setsockopt(&stream, sockopt::SndBuf, &send_buffer)?;
@@ -298,7 +299,9 @@ impl Bare<'_> {
             let request = [7u8; 64];
             let mut buffer = vec![0u8; size];
             let mut received = 0u64;
-            stream.write_all(&request)?;
+            for _ in 0..ahead {
+                stream.write_all(&request)?;
+            }
             let begin = Instant::now();
             while received == 0 || begin.elapsed() < each {
                 stream.write_all(&request)?;
@@ -306,7 +309,9 @@ impl Bare<'_> {
                 received += size as u64;
             }
             let rate = received as f64 / begin.elapsed().as_secs_f64();
-            stream.read_exact(&mut buffer)?;
+            for _ in 0..ahead {
+                stream.read_exact(&mut buffer)?;
+            }
             Ok(rate)
         };
         Ok(self.pair(serve, client)?.1)

@@ -366,10 +366,12 @@ impl Session {
                 broker.cpu_busy.unwrap_or(0.0) / cores * 100.0
             ));
         }
-        let (family, size) = if kind == "consume" {
-            ("sendfile", w.fetch_bytes as f64)
-        } else {
-            ("receive_crc_append", records_per_request * (cell.record_size.mean() + 10.0))
+        let request_bytes = records_per_request * (cell.record_size.mean() + 10.0);
+        let (family, size) = match (kind, self.targets[target].facts.kind.as_str()) {
+            ("consume", _) => ("sendfile", w.fetch_bytes as f64),
+            // It does nothing but discard.
+            (_, "sink") => ("tcp_stream", request_bytes),
+            _ => ("receive_crc_append", request_bytes),
         };
         let ceiling = self.file.ceiling.as_ref().and_then(|c: &Ceiling| c.nearest(family, size));
         CellResult {

@@ -40,6 +40,9 @@ pub struct Place {
 const START_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(20);
 const JVM_PREHEAT_S: f64 = 20.0;
+/// Not for its code, but for the host's memory: pages that a virtual machine touches for the first time cost many times
+/// what an append costs, and the first cell would pay for all others.
+const NATIVE_PREHEAT_S: f64 = 3.0;
 
 impl Target {
     /// `ringlane`, `apache-kafka`, `sink`, or the address of a running broker.
@@ -99,7 +102,14 @@ impl Target {
             command.args(["--override", entry]);
         }
         let process = Process::start(command, data, &place.cores)?;
-        Target::started("ringlane", version, port, process, place, place.preheat_s.unwrap_or(0.0))
+        Target::started(
+            "ringlane",
+            version,
+            port,
+            process,
+            place,
+            place.preheat_s.unwrap_or(NATIVE_PREHEAT_S).min(NATIVE_PREHEAT_S),
+        )
     }
 
     fn apache_kafka(place: &Place) -> Result<Target> {

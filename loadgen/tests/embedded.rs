@@ -16,7 +16,7 @@ fn turn() -> MutexGuard<'static, ()> {
 /// The first run may have to build the broker, hence the long deadline.
 fn run(args: &[&str], out: &Path) -> (Output, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-    command.arg("run").args(args).arg("--out").arg(out);
+    command.arg("run").args(args).args(["--preheat", "0"]).arg("--out").arg(out);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(900);
     while child.try_wait().unwrap().is_none() {

@@ -412,7 +412,7 @@ fn ceiling_shares(c: &Comparison<'_>) -> Result<Markup> {
     groups.iter_mut().for_each(|g| g.bars.retain(|b| b.value > 0.0));
     groups.retain(|g| !g.bars.is_empty());
     let caption = "Payload bytes per second as a share of what bare loops reach on this host with the same frame size: \
-                   receive + CRC32C + append for producing, sendfile for consuming. This is what makes two hosts comparable.";
+                   receive + CRC32C + append for producing (for the sink: receive alone), sendfile for consuming. This is what makes two hosts comparable.";
     Ok(html! {
         section {
             h2 { "Share of the host's ceiling" }
