@@ -83,6 +83,13 @@ struct Begin {
 
 /// Runs the broker until it is told to stop.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    run_until_stopped(arguments).map_err(|error| {
+        let used_up = error.chain().filter_map(|cause| cause.downcast_ref()).any(open_files::are_used_up);
+        if used_up { error.context(open_files::REMEDY) } else { error }
+    })
+}
+
+fn run_until_stopped(arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
     let settings = settings(arguments)?;
     let config = Arc::new(BrokerConfig::from_settings(&settings)?);
@@ -101,7 +108,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let signalled = wake.clone();
     signals::on_stop(move |name| drop(signalled.send(Wake::Signal(name))))?;
     let data_dir = &config.data_dir;
-    std::fs::create_dir_all(data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let _lock = dir_lock::DirLock::take(data_dir)?;
     let mut files = Files::new(data_dir.clone());
     let checkpoints = Arc::new(Checkpoints::take(&mut files).context("reading the checkpoints")?);

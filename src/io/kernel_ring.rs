@@ -20,9 +20,7 @@ pub enum RingError {
         "not enough locked memory for io_uring ({0}). Raise RLIMIT_MEMLOCK: `ulimit -l unlimited`, or LimitMEMLOCK=infinity in the systemd unit"
     )]
     LockedMemory(io::Error),
-    #[error(
-        "too few file descriptors ({0}). Raise RLIMIT_NOFILE: `ulimit -n 1048576`, or LimitNOFILE=1048576 in the systemd unit"
-    )]
+    #[error("too few file descriptors ({error}); {remedy}", error = .0, remedy = super::open_files::REMEDY)]
     OpenFiles(io::Error),
     #[error("io_uring could not be set up: {0}")]
     Other(io::Error),
@@ -42,7 +40,7 @@ fn explain(error: io::Error, release: &str, disabled: &str) -> RingError {
         _ if old => RingError::KernelTooOld(release.to_string()),
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Forbidden(error, disabled),
         Some(libc::ENOMEM) => RingError::LockedMemory(error),
-        Some(libc::EMFILE | libc::ENFILE) => RingError::OpenFiles(error),
+        _ if super::open_files::are_used_up(&error) => RingError::OpenFiles(error),
         _ => RingError::Other(error),
     }
 }

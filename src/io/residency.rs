@@ -37,6 +37,8 @@ pub(super) struct Residency {
     known: Box<[Known]>,
     /// `cachestat` (6.5) answers; else pages are probed one read at a time.
     has_cachestat: bool,
+    /// Asks it; a test has one that sees nothing.
+    cached_pages: fn(RawFd, u64, u64) -> Option<u64>,
 }
 
 /// A read of a cold range for a connection, in the kernel's hands.
@@ -60,7 +62,13 @@ impl ColdRead {
 
 impl Residency {
     pub fn new() -> Residency {
-        Residency { known: vec![Known::default(); MEMORY_SIZE].into_boxed_slice(), has_cachestat: true }
+        Residency { known: vec![Known::default(); MEMORY_SIZE].into_boxed_slice(), has_cachestat: true, cached_pages }
+    }
+
+    /// As on an overlay (the disk of a container): the pages belong to the file below, so that none is seen here.
+    #[cfg(test)]
+    pub fn see_nothing(&mut self) {
+        self.cached_pages = |_, _, _| Some(0);
     }
 
     fn entry(&mut self, handle: i32, chunk: u64) -> &mut Known {
@@ -116,7 +124,7 @@ impl Residency {
             !probe.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
         };
         if self.has_cachestat {
-            match cached_pages(handle, chunk * CHUNK_SIZE, CHUNK_SIZE) {
+            match (self.cached_pages)(handle, chunk * CHUNK_SIZE, CHUNK_SIZE) {
                 Some(pages) if pages >= CHUNK_SIZE / PAGE_SIZE && readable((chunk + 1) * CHUNK_SIZE - 1) => {
                     self.learn(handle, chunk, now_ns);
                     return true;
@@ -124,7 +132,7 @@ impl Residency {
                 Some(_) => {
                     let first = at / PAGE_SIZE * PAGE_SIZE;
                     let wanted = (stop - first).div_ceil(PAGE_SIZE);
-                    let cached = cached_pages(handle, first, stop - first).is_some_and(|pages| pages >= wanted);
+                    let cached = (self.cached_pages)(handle, first, stop - first).is_some_and(|pages| pages >= wanted);
                     return cached && readable(stop - 1);
                 }
                 None => self.has_cachestat = false,

@@ -604,6 +604,23 @@ fn connections_that_read_the_same_cold_range_all_get_it() {
 }
 
 #[test]
+fn a_file_system_that_hides_its_pages_is_sent_from_all_the_same() {
+    for fetch_path in ALL_PATHS {
+        let mut shard = Shard::new(Settings { fetch_path, ..Settings::default() });
+        let (file, all) = shard.file("hidden", 3_000_000);
+        shard.ring.residency.forget(file.handle);
+        shard.ring.residency.see_nothing();
+        let (reader, connection) = shard.accepted();
+        shard.ring.send(connection, with_file(b"head", &file, 0, all.len(), b"tail"));
+        let reader = read_exactly(reader, all.len() + 8);
+        shard.replies_back(1);
+        let got = reader.join().expect("reader").0;
+        assert!(got[4..4 + all.len()] == all, "{fetch_path:?}");
+        assert!(shard.ring.cold_reads.is_empty(), "{fetch_path:?}");
+    }
+}
+
+#[test]
 fn a_connection_closed_during_a_cold_read_ends() {
     let mut shard = Shard::new(Settings::default());
     let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
