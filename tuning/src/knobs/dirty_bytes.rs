@@ -10,7 +10,7 @@ pub const KNOB: Knob = Knob {
     area: Area::Memory,
     what: "How much unwritten data may wait in the page cache (vm.dirty_ratio, vm.dirty_background_ratio)",
     why: "A shard appends to the page cache and starts write-back itself. Half-way between the two bounds the kernel begins to pause writers, and a paused shard is a paused core: the upper one must be out of reach",
-    source: "kernel Documentation/admin-guide/sysctl/vm.rst, dirty_ratio; the half-way point is balance_dirty_pages() in mm/page-writeback.c",
+    source: "kernel Documentation/admin-guide/sysctl/vm.rst, dirty_ratio; the half-way point is balance_dirty_pages() in mm/page-writeback.c; measured (results/, knobs): on a virtual disk no difference that stands out of a noise of several times, even at 1 %",
     risk: "more data is lost in a power failure where neither flush.messages nor replication covers it, and sync(2) takes longer",
     dev: false,
     check,

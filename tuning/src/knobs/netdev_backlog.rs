@@ -10,7 +10,7 @@ pub const KNOB: Knob = Knob {
     area: Area::Net,
     what: "Packets queued per core before the stack sees them (net.core.netdev_max_backlog)",
     why: "Used when packets are handed to another core (RPS) and by the loopback, so it matters on hosts whose NIC cannot steer; the second column of /proc/net/softnet_stat counts what was dropped here",
-    source: "kernel Documentation/networking/scaling.rst and admin-guide/sysctl/net.rst, netdev_max_backlog",
+    source: "kernel Documentation/networking/scaling.rst and admin-guide/sysctl/net.rst, netdev_max_backlog; measured (results/, knobs): 1000 or 4096 is the same to fetches over loopback",
     risk: "a longer queue holds more memory and hides an overloaded core for longer",
     dev: true,
     check,

@@ -10,7 +10,7 @@ pub const KNOB: Knob = Knob {
     area: Area::Memory,
     what: "When memory is backed by 2 MiB pages (transparent_hugepage/enabled and defrag)",
     why: "`always` lets any page fault stop to compact memory, and a shard that faults stops its core; `madvise` leaves the choice to programs that ask",
-    source: "kernel Documentation/admin-guide/mm/transhuge.rst, the global controls and defrag",
+    source: "kernel Documentation/admin-guide/mm/transhuge.rst, the global controls and defrag; measured (results/, knobs): madvise or always is the same to produce requests while memory is plentiful",
     risk: "other programs that rely on `always` (some JVM set-ups) lose huge pages they did not ask for",
     dev: false,
     check,
