@@ -67,6 +67,14 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn an_address_of_another_host() {
+    let dir = tempfile::tempdir().unwrap();
+    // RFC 5737: in documentation only.
+    let said = refused(serve_on("192.0.2.1:9092", &[], dir.path()));
+    mentions(&said, &["192.0.2.1 is no address of this host", "--listen"]);
+}
+
+#[test]
 fn a_data_directory_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let first = Started::of(serve(&[], dir.path()));

@@ -277,6 +277,12 @@ fn make_ring(config: &BrokerConfig, address: SocketAddr) -> Result<(Uring, Socke
         std::io::ErrorKind::AddrInUse => {
             anyhow!("{address} is taken by another process; stop it, or choose another port with --listen")
         }
+        std::io::ErrorKind::AddrNotAvailable => {
+            anyhow!("{} is no address of this host; choose one with --listen, or 0.0.0.0 for all", address.ip())
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow!("{address} may not be used by this user ({error}); choose a port above 1023 with --listen")
+        }
         _ => anyhow!("cannot listen on {address}: {error}"),
     })?;
     Ok((ring, bound))
@@ -302,7 +308,9 @@ fn listen_address(config: &BrokerConfig, shard: ShardId) -> Result<SocketAddr> {
     let host = if config.listen_host.is_empty() { "0.0.0.0" } else { &config.listen_host };
     let port = match config.listen_port {
         0 => 0,
-        first => first.checked_add(shard.0).ok_or_else(|| anyhow!("port {first} plus {shard} is above 65535"))?,
+        first => first
+            .checked_add(shard.0)
+            .ok_or_else(|| anyhow!("port {first} plus {shard} is above 65535; choose a lower one with --listen"))?,
     };
     let mut found = (host, port).to_socket_addrs().with_context(|| format!("host {host} of listeners"))?;
     found.next().ok_or_else(|| anyhow!("host {host} of listeners has no address"))
