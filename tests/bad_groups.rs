@@ -3,18 +3,21 @@
 //! a socket, with real time.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use client::Client;
+use client::{Client, frame_of};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_commit_response::OffsetCommitResponsePartition;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
 use ringlane::wire::ErrorCode::{self, *};
+use ringlane::wire::writer;
 use server::Server;
 
 #[path = "support/client.rs"]
@@ -196,6 +199,76 @@ fn wrong_generations_strangers_and_other_protocols() {
     is(client.call(4, &heartbeat("g", generation, &id)).error_code, None);
 }
 
+/// Version 10 names topics by id, which may be one that nobody knows: told for each of its partitions.
+#[test]
+fn topic_ids_that_nobody_knows() {
+    let server = start(&[]);
+    let mut client = Client::connect(server.address);
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text(TOPIC))));
+    let id = client.call(12, &MetadataRequest::default().with_topics(Some(vec![topic]))).topics[0].topic_id;
+    let unknown = uuid::Uuid::from_u128(7);
+    let commit = frame_of(ApiKey::OffsetCommit as i16, 10, |out| {
+        writer::string(out, true, "g");
+        writer::i32(out, -1);
+        writer::string(out, true, "");
+        writer::nullable_string(out, true, Option::None);
+        writer::array_count(out, true, Some(2));
+        for topic in [unknown, id] {
+            writer::uuid(out, topic);
+            writer::array_count(out, true, Some(2));
+            for partition in [0, 9] {
+                writer::i32(out, partition);
+                writer::i64(out, 42);
+                writer::i32(out, 0);
+                writer::nullable_string(out, true, Some("note"));
+                writer::no_tags(out, true);
+            }
+            writer::no_tags(out, true);
+        }
+        writer::no_tags(out, true);
+    });
+    client.socket.write_all(&commit).expect("sent");
+    let response = client.receive::<OffsetCommitRequest>(10);
+    let codes = response.topics.iter().flat_map(|topic| {
+        let code = |partition: &OffsetCommitResponsePartition| ErrorCode::from_code(partition.error_code);
+        topic.partitions.iter().map(move |partition| ((topic.topic_id, partition.partition_index), code(partition)))
+    });
+    let wanted = BTreeMap::from([
+        ((unknown, 0), Some(UnknownTopicId)),
+        ((unknown, 9), Some(UnknownTopicId)),
+        ((id, 0), Some(None)),
+        ((id, 9), Some(UnknownTopicOrPartition)),
+    ]);
+    assert_eq!(codes.collect::<BTreeMap<_, _>>(), wanted);
+
+    let fetch = frame_of(ApiKey::OffsetFetch as i16, 10, |out| {
+        writer::array_count(out, true, Some(1));
+        writer::string(out, true, "g");
+        writer::nullable_string(out, true, Option::None);
+        writer::i32(out, -1);
+        writer::array_count(out, true, Some(2));
+        for topic in [id, unknown] {
+            writer::uuid(out, topic);
+            writer::array_count(out, true, Some(1));
+            writer::i32(out, 0);
+            writer::no_tags(out, true);
+        }
+        writer::no_tags(out, true);
+        writer::bool(out, true);
+        writer::no_tags(out, true);
+    });
+    client.socket.write_all(&fetch).expect("sent");
+    let response = client.receive::<OffsetFetchRequest>(10);
+    let found = response.groups[0].topics.iter().map(|topic| {
+        let partition = &topic.partitions[0];
+        let metadata = partition.metadata.as_deref().unwrap_or_default().to_owned();
+        (topic.topic_id, (partition.committed_offset, metadata, ErrorCode::from_code(partition.error_code)))
+    });
+    let nothing = (-1, String::new(), Some(UnknownTopicId));
+    let wanted = BTreeMap::from([(id, (42, "note".to_owned(), Some(None))), (unknown, nothing)]);
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), wanted);
+}
+
 #[test]
 fn an_assignment_too_large_for_the_offsets_topic_and_one_that_fits_after_it() {
     let server = start(&[]);
@@ -367,6 +440,7 @@ fn members_vanish_in_each_state() {
         for (client, name) in newcomers.iter_mut().zip(&names) {
             client.send(JOIN_AT_ONCE, &join(name, &text(""), b"m"));
         }
+        all_are("PreparingRebalance");
         for (client, (name, (id, generation))) in workers.iter_mut().zip(names.iter().zip(&generations)) {
             is(client.call(4, &heartbeat(name, *generation, id)).error_code, RebalanceInProgress);
         }

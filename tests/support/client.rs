@@ -49,13 +49,18 @@ impl Client {
 
 /// A request with its size and header.
 pub fn frame<R: Request>(version: i16, request: &R) -> Vec<u8> {
+    frame_of(R::KEY, version, |out| request.encode(out, version).expect("a request of its version"))
+}
+
+/// A request of which `kafka-protocol` does not know the version.
+pub fn frame_of(key: i16, version: i16, body: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = vec![0; 4];
-    writer::i16(&mut out, R::KEY);
+    writer::i16(&mut out, key);
     writer::i16(&mut out, version);
     writer::i32(&mut out, 0);
     writer::string(&mut out, false, "test");
-    writer::no_tags(&mut out, request_header_flexible(R::KEY, version));
-    request.encode(&mut out, version).expect("a request of its version");
+    writer::no_tags(&mut out, request_header_flexible(key, version));
+    body(&mut out);
     let size = out.len() as i32 - 4;
     out[..4].copy_from_slice(&size.to_be_bytes());
     out
