@@ -13,6 +13,7 @@ use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_commit_response::OffsetCommitResponsePartition;
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
@@ -126,10 +127,14 @@ fn is(code: i16, error: ErrorCode) {
     assert_eq!(ErrorCode::from_code(code), Some(error));
 }
 
-/// Each joins a group of its own and gets its assignment. Ids and generations.
 fn work_alone(clients: &mut [Client], groups: &[String]) -> Vec<(StrBytes, i32)> {
+    work_alone_on(clients, groups, b"m")
+}
+
+/// Each joins a group of its own and gets its assignment. Ids and generations.
+fn work_alone_on(clients: &mut [Client], groups: &[String], metadata: &[u8]) -> Vec<(StrBytes, i32)> {
     for (client, group) in clients.iter_mut().zip(groups) {
-        client.send(JOIN_AT_ONCE, &join(group, &text(""), b"m"));
+        client.send(JOIN_AT_ONCE, &join(group, &text(""), metadata));
     }
     let work = |(client, group): (&mut Client, &String)| {
         let joined = client.receive::<JoinGroupRequest>(JOIN_AT_ONCE);
@@ -267,6 +272,113 @@ fn topic_ids_that_nobody_knows() {
     let nothing = (-1, String::new(), Some(UnknownTopicId));
     let wanted = BTreeMap::from([(id, (42, "note".to_owned(), Some(None))), (unknown, nothing)]);
     assert_eq!(found.collect::<BTreeMap<_, _>>(), wanted);
+}
+
+/// What a consumer of `TOPIC` sends as its metadata.
+fn subscription() -> Vec<u8> {
+    [&b"\0\x01\0\0\0\x01\0\x04"[..], TOPIC.as_bytes(), &[0; 4], &[0; 4]].concat()
+}
+
+#[test]
+fn static_members_fence_those_they_replace() {
+    let server = start(&[]);
+    let mut client = Client::connect(server.address);
+    let instance = Some(text("instance"));
+    let request = join("static", &text(""), &subscription()).with_group_instance_id(instance.clone());
+    // A static member needs no id in advance.
+    let first = client.call(JOIN, &request);
+    is(first.error_code, None);
+    let given = [(first.member_id.clone(), 10)];
+    let request_sync = sync("static", first.generation_id, &first.member_id, &given);
+    is(client.call(SYNC, &request_sync.with_group_instance_id(instance.clone())).error_code, None);
+    let second = client.call(JOIN, &request);
+    is(second.error_code, None);
+    assert_eq!((second.generation_id, second.skip_assignment), (first.generation_id, true));
+    assert_ne!(second.member_id, first.member_id);
+
+    let old = &first.member_id;
+    let generation = first.generation_id;
+    let fenced = heartbeat("static", generation, old).with_group_instance_id(instance.clone());
+    is(client.call(4, &fenced).error_code, FencedInstanceId);
+    is(client.call(4, &heartbeat("static", generation, old)).error_code, UnknownMemberId);
+    let fenced = sync("static", generation, old, &[]).with_group_instance_id(instance.clone());
+    is(client.call(SYNC, &fenced).error_code, FencedInstanceId);
+    let fenced = commit("static", generation, old, 0).with_group_instance_id(instance.clone());
+    is(client.call(9, &fenced).topics[0].partitions[0].error_code, FencedInstanceId);
+    is(
+        client.call(JOIN, &join("static", old, &subscription()).with_group_instance_id(instance.clone())).error_code,
+        FencedInstanceId,
+    );
+    let mut fenced = leave("static", old);
+    fenced.members[0].group_instance_id = instance.clone();
+    is(client.call(5, &fenced).members[0].error_code, FencedInstanceId);
+    let unknown = heartbeat("static", generation, &second.member_id).with_group_instance_id(Some(text("other")));
+    is(client.call(4, &unknown).error_code, UnknownMemberId);
+    // By its instance alone an administrator removes it.
+    let mut removal = leave("static", &text(""));
+    removal.members[0].group_instance_id = instance;
+    is(client.call(5, &removal).members[0].error_code, None);
+}
+
+#[test]
+fn what_administrators_are_refused() {
+    let server = start(&[]);
+    let mut clients = [Client::connect(server.address)];
+    let (id, generation) = work_alone_on(&mut clients, &["admin".to_owned()], &subscription()).remove(0);
+    let [mut client] = clients;
+    is(client.call(9, &commit("admin", generation, &id, 0)).topics[0].partitions[0].error_code, None);
+    is(client.call(9, &commit("offsets-only", -1, &text(""), 0)).topics[0].partitions[0].error_code, None);
+
+    let names = |names: &[&str]| names.iter().map(|name| GroupId(text(name))).collect::<Vec<_>>();
+    let describe = DescribeGroupsRequest::default().with_groups(names(&["nowhere"]));
+    let described = client.call(5, &describe).groups.remove(0);
+    assert_eq!((described.error_code, described.group_state.as_str()), (0, "Dead"));
+    let described = client.call(6, &describe).groups.remove(0);
+    is(described.error_code, GroupIdNotFound);
+    assert_eq!((described.group_state.as_str(), described.error_message.is_some()), ("Dead", true));
+
+    let mut list = |states: &[&str], types: &[&str]| {
+        let texts = |texts: &[&str]| texts.iter().map(|one| text(one)).collect::<Vec<_>>();
+        let request = ListGroupsRequest::default().with_states_filter(texts(states)).with_types_filter(texts(types));
+        let groups = client.call(5, &request).groups;
+        let ours = groups
+            .iter()
+            .map(|group| group.group_id.to_string())
+            .filter(|id| ["admin", "offsets-only"].contains(&&**id));
+        let mut ours: Vec<String> = ours.collect();
+        ours.sort();
+        ours
+    };
+    assert_eq!(list(&[], &[]), ["admin", "offsets-only"]);
+    assert_eq!(list(&["sTaBlE"], &[]), ["admin"]);
+    assert_eq!(list(&["Empty"], &["CLASSIC"]), ["offsets-only"]);
+    assert_eq!(list(&[], &["consumer"]), [""; 0]);
+    assert_eq!(list(&["nonsense"], &[]), [""; 0]);
+
+    let delete = |topics: &[(&str, i32)], group: &str| {
+        let topics = topics.iter().map(|(name, partition)| {
+            let partition = OffsetDeleteRequestPartition::default().with_partition_index(*partition);
+            OffsetDeleteRequestTopic::default().with_name(TopicName(text(name))).with_partitions(vec![partition])
+        });
+        OffsetDeleteRequest::default().with_group_id(GroupId(text(group))).with_topics(topics.collect())
+    };
+    let deleted = client.call(0, &delete(&[(TOPIC, 0)], "admin"));
+    is(deleted.topics[0].partitions[0].error_code, GroupSubscribedToTopic);
+    let deleted = client.call(0, &delete(&[(TOPIC, 9)], "offsets-only"));
+    is(deleted.topics[0].partitions[0].error_code, UnknownTopicOrPartition);
+    let deleted = client.call(0, &delete(&[("no-such-topic", 0)], "offsets-only"));
+    is(deleted.topics[0].partitions[0].error_code, UnknownTopicOrPartition);
+    is(client.call(0, &delete(&[(TOPIC, 0)], "nowhere")).error_code, GroupIdNotFound);
+    is(client.call(0, &delete(&[(TOPIC, 0)], "")).error_code, InvalidGroupId);
+    let deleted = client.call(0, &delete(&[(TOPIC, 0)], "offsets-only"));
+    is(deleted.topics[0].partitions[0].error_code, None);
+
+    is(client.call(4, &heartbeat("admin", generation, &id)).error_code, None);
+    let request = DeleteGroupsRequest::default().with_groups_names(names(&["admin", "nowhere"]));
+    let codes =
+        client.call(2, &request).results.into_iter().map(|result| (result.group_id.to_string(), result.error_code));
+    let wanted = [("admin".to_owned(), NonEmptyGroup.code()), ("nowhere".to_owned(), GroupIdNotFound.code())];
+    assert_eq!(codes.collect::<BTreeMap<_, _>>(), BTreeMap::from(wanted));
 }
 
 #[test]
