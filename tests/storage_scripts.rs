@@ -415,14 +415,14 @@ impl World {
         let mut out = String::new();
         for _ in 0..args.get("steps", 1000) {
             match log.clean(&mut self.disk, self.now) {
-                Ok(Cleaning::Nothing) => {
+                Ok(Cleaning::Nothing | Cleaning::Done(_)) => {
                     self.run_jobs(&mut log, None);
                     let cleaned = log.cleaned_offset().map_or(-1, |o| o.0);
                     let cleanable = log.cleanable(self.now);
                     writeln!(out, "cleaned={cleaned} bytes={} cleanable={cleanable:?}", log.size_bytes()).unwrap();
                     break;
                 }
-                Ok(Cleaning::More) => {}
+                Ok(Cleaning::More(_)) => {}
                 Ok(Cleaning::Waits) => out.push_str(&self.run_jobs(&mut log, Some(1))),
                 Err(e) => {
                     writeln!(out, "{e}").unwrap();

@@ -87,7 +87,9 @@ impl<I: Ring + Disk> Shard<I> {
             }
         }
         if now_ns >= self.broker.compaction_next_ns() && !self.stopping {
-            self.broker.compact(&mut self.io, now);
+            let begun = self.io.now();
+            self.broker.compact(&mut self.io, begun);
+            self.broker.compaction_took(begun, self.io.now().monotonic_ns - begun.monotonic_ns);
         }
         if now_ns >= self.timers.acknowledged_ns {
             self.io.release_acknowledged();

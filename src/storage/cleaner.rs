@@ -1,5 +1,6 @@
 //! The cleaner: compaction of one log in slices. First the dirty part is read and the last offset of each key noted; then all segments up to its end are
-//! rewritten, several into one. Each slice reads some 96 KiB (or one batch), only from the page cache: what is cold is read ahead by a job.
+//! rewritten, several into one. A slice costs some 50 us, however large the batches (`clean_batch`), and reads only from the page cache: what is cold is
+//! read ahead by a job.
 //!
 //! The swap survives a crash at any point (docs/formats/log.md): `<base>.log.cleaned` is written and synced, renamed to `<base>.<end>.swap`, which
 //! is the point of no return; then what it replaces is removed, and last it gets its name. Readers that hold the old files keep them.
@@ -8,37 +9,54 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::compact::{self, Fate, Rules, Uncleanable};
+use super::clean_batch::{BatchWork, Budget, Fate};
+use super::clean_input::{CleanInput, Input};
+use super::compact::{self, Rules, Uncleanable};
 use super::key_map::KeyMap;
 use super::log::Log;
 use super::segment::{BatchSpan, Segment, Stage};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, failed, file_path, swap_path};
 use crate::ids::{Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
-use crate::parts::OpenFile;
-use crate::wire::batch::{Batch, HeaderView};
+use crate::wire::batch::HeaderView;
 
-/// Bytes of input one slice handles: at 200 MB/s some 500 us.
-const SLICE_SIZE: u32 = 96 << 10;
-/// Read from the page cache at once.
-const READ_SIZE: usize = 128 << 10;
+/// What a slice may cost, as `clean_batch` reckons.
+const SLICE_NS: i64 = 50_000;
 /// Read from the device at once.
 const READ_AHEAD_SIZE: u64 = 4 << 20;
+/// Written at once.
+const WRITE_SIZE: usize = 64 << 10;
 
 /// How a slice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleaning {
     /// There is nothing to do. Ask again after `log.cleaner.backoff.ms`.
     Nothing,
-    /// There is more to do: call again next turn.
-    More,
+    /// So many bytes were read and written, and there is more to do: call again next turn.
+    More(u64),
     /// A job is under way: call again when a job of this log ended.
     Waits,
+    /// That was all.
+    Done(Cleaned),
+}
+
+/// A round of cleaning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// First offset that was not cleaned.
+    pub end: Offset,
+    /// Bytes of the segments that were rewritten, and of what they became.
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    /// How long it took, waits included.
+    pub took_ns: u64,
 }
 
 /// Where a cleaning stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Taking memory for the map.
+    Grow,
     /// Reading the dirty part, noting keys.
     Map,
     /// Writing a group of segments anew.
@@ -51,6 +69,8 @@ enum Phase {
     Remove,
     /// It gets its name.
     Name,
+    /// All is done; giving back the map's memory.
+    Shrink,
 }
 
 /// A cleaning under way.
@@ -60,76 +80,41 @@ pub(super) struct Cleaner {
     map: KeyMap,
     /// Cleaned up to here when it is over; lowered when the map gets full.
     end: Offset,
-    /// Segment being read, and where in it.
-    source: Offset,
-    position: u32,
+    /// As far as the log might have been cleaned in this round.
+    round_end: Offset,
+    input: CleanInput,
+    /// The batch being worked on, and what it is.
+    work: BatchWork,
+    span: BatchSpan,
     /// Segments that become one, by base offset, and the first offset behind them.
     group: Vec<Offset>,
     group_end: Offset,
     out: Option<Segment>,
-    /// Output that is not written yet.
+    /// Output that is not written yet, and how much was.
     pending: Vec<u8>,
-    /// Input: bytes of the source file from `input_from`.
-    input: Vec<u8>,
-    input_from: u32,
-    input_size: usize,
+    written: u64,
+    written_back: u64,
+    /// Read and written in this slice.
+    slice_bytes: u64,
     /// A job that must end first.
     waits: bool,
-    started_ms: i64,
-}
-
-/// What reading on found.
-enum Input {
-    /// A whole batch is in the buffer, at this place, of this size.
-    Batch(usize, usize),
-    /// It has to be read ahead.
-    Cold,
-    /// The segment's end.
-    End,
+    started: Now,
+    cleaned: Cleaned,
 }
 
 impl Cleaner {
-    /// Moves to the start of a segment.
-    fn open_source(&mut self, base: Offset, position: u32) {
-        (self.source, self.position, self.input_size) = (base, position, 0);
+    fn grow(&mut self) -> Option<Cleaning> {
+        if self.map.grow() {
+            self.phase = Phase::Map;
+        }
+        self.more()
     }
-
-    fn next(&mut self, disk: &mut dyn Disk, file: &OpenFile, size: u32) -> io::Result<Input> {
-        if self.position >= size {
-            return Ok(Input::End);
-        }
-        for _ in 0..3 {
-            let at = (self.position - self.input_from) as usize;
-            if self.input_size > at
-                && let Some(header) = HeaderView::read(&self.input[at..self.input_size])
-            {
-                let Some(batch) = header.batch_size() else { return Err(io::ErrorKind::InvalidData.into()) };
-                if at + batch <= self.input_size {
-                    return Ok(Input::Batch(at, batch));
-                }
-                if batch > (size - self.position) as usize {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                self.input.resize(self.input.len().max(batch), 0);
-            }
-            self.input.resize(self.input.len().max(READ_SIZE), 0);
-            (self.input_from, self.input_size) = (self.position, 0);
-            let want = self.input.len().min((size - self.position) as usize);
-            while self.input_size < want {
-                let from = Position(u64::from(self.position) + self.input_size as u64);
-                match disk.read_resident(file, from, &mut self.input[self.input_size..want]) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(count) => self.input_size += count,
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(e) => return Err(e),
-                }
-            }
-            if self.input_size == 0 {
-                return Ok(Input::Cold);
-            }
-        }
-        // What is resident ends within the batch.
-        Ok(Input::Cold)
+    /// `None`: the cleaning is over.
+    fn shrink(&mut self) -> Option<Cleaning> {
+        if self.map.shrink() { None } else { self.more() }
+    }
+    fn more(&mut self) -> Option<Cleaning> {
+        Some(Cleaning::More(std::mem::take(&mut self.slice_bytes)))
     }
 }
 
@@ -153,7 +138,8 @@ impl Log {
         if self.uncleanable {
             return None;
         }
-        let cleaned = self.cleaned.unwrap_or_default();
+        // A checkpoint of a log that lost its end is worth nothing, as in Kafka.
+        let cleaned = self.cleaned.filter(|cleaned| *cleaned <= self.log_end_offset).unwrap_or_default();
         compact::dirty(&self.segments, &self.config, cleaned, self.retention_limit, now.wall_ms)
     }
 
@@ -172,12 +158,14 @@ impl Log {
             return Ok(Cleaning::Waits);
         }
         let result = match cleaner.phase {
+            Phase::Grow => Ok(cleaner.grow()),
             Phase::Map => self.map_slice(disk, &mut cleaner),
-            Phase::Rewrite => self.rewrite_slice(disk, &mut cleaner, now),
+            Phase::Rewrite => self.rewrite_slice(disk, &mut cleaner),
             Phase::Sync => self.commit(disk, &mut cleaner),
             Phase::Commit => self.replace(disk, &mut cleaner),
             Phase::Remove => self.name(disk, &mut cleaner),
             Phase::Name => self.named(disk, &mut cleaner),
+            Phase::Shrink => Ok(cleaner.shrink()),
         };
         match result {
             Ok(Some(cleaning)) => {
@@ -185,10 +173,11 @@ impl Log {
                 Ok(cleaning)
             }
             Ok(None) => {
-                self.cleaned = Some(cleaner.end);
-                self.durability.note_checkpoint();
                 self.tidy(disk);
-                Ok(Cleaning::Nothing)
+                Ok(Cleaning::Done(Cleaned {
+                    took_ns: now.monotonic_ns - cleaner.started.monotonic_ns,
+                    ..cleaner.cleaned
+                }))
             }
             Err(Stop::Storage(error)) => {
                 self.abandon(cleaner);
@@ -225,86 +214,103 @@ impl Log {
         let keys = usize::try_from(dirty.to - dirty.from).unwrap_or(usize::MAX);
         let first = self.segments.partition_point(|s| s.base_offset <= dirty.from).saturating_sub(1);
         let mut cleaner = Box::new(Cleaner {
-            phase: Phase::Map,
+            phase: Phase::Grow,
             map: KeyMap::new(keys, self.config.cleaner_map_bytes),
             end: dirty.to,
-            source: Offset(0),
-            position: 0,
+            round_end: dirty.to,
+            input: CleanInput::default(),
+            work: BatchWork::default(),
+            span: BatchSpan { base_offset: dirty.from, last_offset: dirty.from, max_timestamp: -1, size: 0 },
             group: Vec::new(),
             group_end: dirty.from,
             out: None,
             pending: Vec::new(),
-            input: Vec::new(),
-            input_from: 0,
-            input_size: 0,
+            written: 0,
+            written_back: 0,
+            slice_bytes: 0,
             waits: false,
-            started_ms: now.wall_ms,
+            started: now,
+            cleaned: Cleaned::default(),
         });
-        cleaner.open_source(self.segments[first].base_offset, 0);
+        cleaner.input.open(self.segments[first].base_offset);
         self.cleaner = Some(cleaner);
-        Ok(Cleaning::More)
+        Ok(Cleaning::More(0))
     }
 
-    /// The next batch of the cleaner's source segment; `None`: it is being read ahead.
-    fn next_input(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Input>, Stop> {
-        let index = self.index_of(cleaner.source)?;
+    /// Reads on; what comes next is given to `work`, if it is a batch.
+    fn next_input(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner, budget: &mut Budget) -> Result<Next, Stop> {
+        let index = self.index_of(cleaner.input.segment)?;
         self.open_segment(disk, index, Now::default())?;
         self.durability.touch(&mut self.segments[index]);
         let segment = &self.segments[index];
         let file = segment.file.clone().expect("opened");
         let path = || file_path(&self.dir, segment.named, LOG);
-        match cleaner.next(disk, &file, segment.size) {
-            Ok(Input::Cold) => {
-                let position = Position(u64::from(cleaner.position));
-                let size = READ_AHEAD_SIZE.min(u64::from(segment.size - cleaner.position));
+        match cleaner.input.next(disk, &file, segment.size, budget) {
+            Ok(Input::Batch(piece)) => {
+                let header = HeaderView::read(piece.as_ref()).expect("a whole batch");
+                let (base_offset, last_offset) = (header.base_offset(), header.last_offset());
+                cleaner.span =
+                    BatchSpan { base_offset, last_offset, max_timestamp: -1, size: piece.range.len() as u32 };
+                cleaner.slice_bytes += u64::from(cleaner.span.size);
+                if cleaner.phase == Phase::Map && last_offset < cleaner.group_end {
+                    cleaner.input.pass(piece.range.len());
+                } else {
+                    cleaner.work.start(piece)?;
+                }
+                Ok(Next::Batch)
+            }
+            Ok(Input::Cold(position)) => {
+                let size = READ_AHEAD_SIZE.min(u64::from(segment.size) - position.0);
                 cleaner.waits = true;
                 self.durability.start(disk, self.owner, Job::ReadAhead { file, position, size });
-                Ok(None)
+                Ok(Next::Waits)
             }
-            Ok(input) => Ok(Some(input)),
+            Ok(Input::Later) => Ok(Next::Batch),
+            Ok(Input::End) => Ok(Next::End),
             Err(e) if e.kind() == io::ErrorKind::InvalidData || e.kind() == io::ErrorKind::UnexpectedEof => {
                 let reason = "no whole batch where one should be";
-                log::error!("{}: {reason} at position {}", path().display(), cleaner.position);
-                Err(Stop::Uncleanable(Uncleanable::Batch(cleaner.source, reason.to_string())))
+                log::error!("{}: {reason} at position {}", path().display(), cleaner.input.position);
+                Err(Stop::Uncleanable(Uncleanable::Batch(cleaner.input.segment, reason.to_string())))
             }
             Err(e) => Err(Stop::Storage(failed("read", &path())(e))),
         }
     }
 
     fn map_slice(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
-        let mut budget = SLICE_SIZE as usize;
-        let from = cleaner.group_end;
-        while budget > 0 {
-            match self.next_input(disk, cleaner)? {
-                None => return Ok(Some(Cleaning::Waits)),
-                Some(Input::Batch(at, size)) => {
-                    let batch = stored(&cleaner.input[at..at + size], cleaner.source)?;
-                    if batch.last_offset() >= from && !compact::map_batch(&batch, &mut cleaner.map)? {
-                        // The map is full: what lies behind waits for the next time.
-                        cleaner.end = batch.base_offset();
-                        if cleaner.end <= from {
-                            let reason = "one batch has more keys than log.cleaner.dedupe.buffer.size has room for";
-                            return Err(Stop::Uncleanable(Uncleanable::Batch(cleaner.end, reason.to_string())));
+        let mut budget = Budget::new(SLICE_NS);
+        while !budget.is_spent() {
+            if cleaner.work.is_idle() {
+                match self.next_input(disk, cleaner, &mut budget)? {
+                    Next::Batch => {}
+                    Next::Waits => return Ok(Some(Cleaning::Waits)),
+                    Next::End => {
+                        let next = self.index_of(cleaner.input.segment)? + 1;
+                        match self.segments.get(next).map(|s| s.base_offset).filter(|base| *base < cleaner.end) {
+                            Some(base) => cleaner.input.open(base),
+                            None => return self.begin_group(disk, cleaner, None),
                         }
-                        return self.begin_group(disk, cleaner, None);
                     }
-                    cleaner.position += size as u32;
-                    budget = budget.saturating_sub(size);
                 }
-                Some(Input::Cold) => unreachable!("read ahead"),
-                Some(Input::End) => {
-                    let next = self.index_of(cleaner.source)? + 1;
-                    match self.segments.get(next).map(|s| s.base_offset).filter(|base| *base < cleaner.end) {
-                        Some(base) => cleaner.open_source(base, 0),
-                        None => return self.begin_group(disk, cleaner, None),
+                continue;
+            }
+            match cleaner.work.map(&mut cleaner.map, &mut budget)? {
+                None => {}
+                Some(true) => cleaner.input.pass(cleaner.span.size as usize),
+                Some(false) => {
+                    // The map is full: what lies behind waits for the next time.
+                    cleaner.end = cleaner.span.base_offset;
+                    if cleaner.end <= cleaner.group_end {
+                        let reason = "one batch has more keys than log.cleaner.dedupe.buffer.size has room for";
+                        return Err(Stop::Uncleanable(Uncleanable::Batch(cleaner.end, reason.to_string())));
                     }
+                    return self.begin_group(disk, cleaner, None);
                 }
             }
         }
-        Ok(Some(Cleaning::More))
+        Ok(cleaner.more())
     }
 
-    /// Begins with the segments after `after` (or the first ones). `None`: there are no more.
+    /// Begins with the segments after `after` (or the first ones); ends the cleaning if there are no more.
     fn begin_group(
         &mut self,
         disk: &mut dyn Disk,
@@ -314,74 +320,91 @@ impl Log {
         let first = after.or(self.segments.front().map(|s| s.base_offset)).unwrap_or(cleaner.end);
         cleaner.group = compact::group(&self.segments, first, cleaner.end, self.config.segment_bytes);
         let (Some(base), Some(last)) = (cleaner.group.first().copied(), cleaner.group.last().copied()) else {
-            return Ok(None);
+            cleaner.cleaned.end = cleaner.end;
+            self.cleaned = Some(cleaner.end);
+            self.durability.note_checkpoint();
+            cleaner.phase = Phase::Shrink;
+            return Ok(cleaner.more());
         };
         let index = self.index_of(last)?;
         cleaner.group_end = self.segments.get(index + 1).map_or(cleaner.end, |next| next.base_offset);
         cleaner.phase = Phase::Rewrite;
-        cleaner.open_source(base, 0);
+        cleaner.input.open(base);
+        (cleaner.written, cleaner.written_back) = (0, 0);
         let path = self.cleaned_path(base);
         let mut out = Segment::new(base, self.segments[self.index_of(base)?].created_ms);
         out.file = Some(disk.open(&path, true).map_err(failed("create", &path))?);
         out.indexes = Some(Box::default());
         cleaner.out = Some(out);
-        Ok(Some(Cleaning::More))
+        Ok(cleaner.more())
     }
 
-    fn rewrite_slice(
-        &mut self,
-        disk: &mut dyn Disk,
-        cleaner: &mut Cleaner,
-        now: Now,
-    ) -> Result<Option<Cleaning>, Stop> {
-        let mut budget = SLICE_SIZE as usize;
-        while budget > 0 {
-            match self.next_input(disk, cleaner)? {
-                None => return Ok(Some(Cleaning::Waits)),
-                Some(Input::Batch(at, size)) => {
-                    let batch = stored(&cleaner.input[at..at + size], cleaner.source)?;
-                    let rules = Rules {
-                        map: &cleaner.map,
-                        producers: &self.producers,
-                        delete_retention_ms: self.config.delete_retention_ms,
-                        now_ms: cleaner.started_ms.max(now.wall_ms),
-                    };
-                    let fate = compact::filter_batch(&batch, &rules, &mut cleaner.pending)?;
-                    if let Fate::Kept { max_timestamp, size } = fate {
-                        let (base_offset, last_offset) = (batch.base_offset(), batch.last_offset());
-                        let span = BatchSpan { base_offset, last_offset, max_timestamp, size };
-                        cleaner.out.as_mut().expect("begun").note(span, self.config.index_interval_bytes);
-                    }
-                    cleaner.position += size as u32;
-                    budget = budget.saturating_sub(size);
-                }
-                Some(Input::Cold) => unreachable!("read ahead"),
-                Some(Input::End) => {
-                    let at = cleaner.group.iter().position(|base| *base == cleaner.source);
-                    match at.and_then(|at| cleaner.group.get(at + 1)).copied() {
-                        Some(base) => cleaner.open_source(base, 0),
-                        None => {
-                            self.write_pending(disk, cleaner)?;
-                            let file = cleaner.out.as_ref().and_then(|o| o.file.clone()).expect("begun");
-                            (cleaner.phase, cleaner.waits) = (Phase::Sync, true);
-                            self.durability.start(disk, self.owner, Job::Sync { file });
-                            return Ok(Some(Cleaning::Waits));
+    fn rewrite_slice(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
+        let mut budget = Budget::new(SLICE_NS);
+        while !budget.is_spent() {
+            if cleaner.work.is_idle() {
+                match self.next_input(disk, cleaner, &mut budget)? {
+                    Next::Batch => {}
+                    Next::Waits => return Ok(Some(Cleaning::Waits)),
+                    Next::End => {
+                        let at = cleaner.group.iter().position(|base| *base == cleaner.input.segment);
+                        match at.and_then(|at| cleaner.group.get(at + 1)).copied() {
+                            Some(base) => cleaner.input.open(base),
+                            None => {
+                                self.write_pending(disk, cleaner)?;
+                                let file = cleaner.out.as_ref().and_then(|o| o.file.clone()).expect("begun");
+                                (cleaner.phase, cleaner.waits) = (Phase::Sync, true);
+                                self.durability.start(disk, self.owner, Job::Sync { file });
+                                return Ok(Some(Cleaning::Waits));
+                            }
                         }
                     }
                 }
+                continue;
+            }
+            let rules = Rules {
+                map: &cleaner.map,
+                producers: &self.producers,
+                mapped_end: cleaner.end,
+                round_end: cleaner.round_end,
+                delete_retention_ms: self.config.delete_retention_ms,
+                now_ms: cleaner.started.wall_ms,
+            };
+            if let Some(fate) = cleaner.work.filter(&rules, &mut cleaner.pending, &mut budget)? {
+                cleaner.cleaned.bytes_before += u64::from(cleaner.span.size);
+                cleaner.input.pass(cleaner.span.size as usize);
+                if let Fate::Kept { max_timestamp, size } = fate {
+                    cleaner.cleaned.bytes_after += u64::from(size);
+                    let span = BatchSpan { max_timestamp, size, ..cleaner.span };
+                    cleaner.out.as_mut().expect("begun").note(span, self.config.index_interval_bytes);
+                }
+            }
+            if cleaner.pending.len() >= WRITE_SIZE {
+                self.write_pending(disk, cleaner)?;
             }
         }
         self.write_pending(disk, cleaner)?;
-        Ok(Some(Cleaning::More))
+        let size = cleaner.written - cleaner.written_back;
+        if size >= self.config.write_back_bytes {
+            // Dirty pages stay few, as those of appends do: where there are many, the kernel holds up who writes.
+            let file = cleaner.out.as_ref().and_then(|o| o.file.clone()).expect("begun");
+            let position = Position(cleaner.written_back);
+            (cleaner.written_back, cleaner.waits) = (cleaner.written, true);
+            self.durability.start(disk, self.owner, Job::StartWriteback { file, position, size });
+            return Ok(Some(Cleaning::Waits));
+        }
+        Ok(cleaner.more())
     }
 
     fn write_pending(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<(), Stop> {
         let out = cleaner.out.as_ref().expect("begun");
-        let position = Position(u64::from(out.size) - cleaner.pending.len() as u64);
         if !cleaner.pending.is_empty() {
             let path = self.cleaned_path(out.base_offset);
             let file = out.file.as_ref().expect("begun");
-            disk.write(file, position, &[io::IoSlice::new(&cleaner.pending)]).map_err(failed("write", &path))?;
+            let slice = io::IoSlice::new(&cleaner.pending);
+            disk.write(file, Position(cleaner.written), &[slice]).map_err(failed("write", &path))?;
+            cleaner.written += cleaner.pending.len() as u64;
+            cleaner.slice_bytes += cleaner.pending.len() as u64;
             cleaner.pending.clear();
         }
         Ok(())
@@ -485,7 +508,7 @@ impl Log {
         let out = cleaner.out.as_ref().and_then(|out| out.file.as_ref());
         let swap = |path: &PathBuf| path.extension().is_some_and(|e| e == "swap");
         let own = match job {
-            Job::Sync { file } => cleaner.phase == Phase::Sync && out.is_some_and(|out| Rc::ptr_eq(out, file)),
+            Job::Sync { file } | Job::StartWriteback { file, .. } => out.is_some_and(|out| Rc::ptr_eq(out, file)),
             Job::Rename { from, to } => swap(from) || swap(to),
             Job::ReadAhead { .. } => matches!(cleaner.phase, Phase::Map | Phase::Rewrite),
             _ => false,
@@ -532,8 +555,14 @@ impl Log {
     }
 }
 
-fn stored(bytes: &[u8], source: Offset) -> Result<Batch<'_>, Uncleanable> {
-    Batch::stored(bytes).map_err(|e| Uncleanable::Batch(source, e.to_string()))
+/// What reading on led to.
+enum Next {
+    /// A batch, or it is on its way, or was passed over.
+    Batch,
+    /// It is being read ahead.
+    Waits,
+    /// The segment's end.
+    End,
 }
 
 /// Why a cleaning ends before its end.

@@ -1,12 +1,15 @@
 //! Key -> offset of its last record, for compaction. Keys are kept as 128-bit hashes, seeded at random, so memory does not depend
 //! on their length and nobody can choose keys that collide; two keys that do anyway would cost the older one's record (2^-128).
-//! Open addressing in one allocation of a size given at the start: it never grows, it gets full.
+//! Open addressing in one allocation of a size given at the start: it gets full, never larger. Its pages come and go in steps,
+//! because the kernel takes milliseconds for all of them at once.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Hash in two halves, and offset + 1 (0: free).
 type Slot = [u64; 3];
 
+/// Slots that come or go in one step.
+const STEP: usize = 8192;
 /// Of ten slots, so many are used at most.
 const LOAD_MAX_TENTHS: usize = 8;
 
@@ -14,18 +17,30 @@ const LOAD_MAX_TENTHS: usize = 8;
 #[derive(Debug)]
 pub(super) struct KeyMap {
     slots: Vec<Slot>,
+    /// How many slots it will have.
+    count: usize,
     used: usize,
     seed: u64,
 }
 
 impl KeyMap {
-    /// A map for `keys` keys, but of `bytes_max` bytes at most.
+    /// A map for `keys` keys, but of `bytes_max` bytes at most. To be grown before it is used.
     pub fn new(keys: usize, bytes_max: usize) -> KeyMap {
         let wanted = (keys.saturating_mul(10) / LOAD_MAX_TENTHS).saturating_add(16);
         let count = wanted.min(bytes_max / size_of::<Slot>()).max(16);
         let seed = RandomState::new().build_hasher().finish();
-        // Zeroed memory that is not touched costs nothing.
-        KeyMap { slots: vec![[0; 3]; count], used: 0, seed }
+        KeyMap { slots: Vec::with_capacity(count), count, used: 0, seed }
+    }
+    /// Takes memory for some more slots. True: it has all of them.
+    pub fn grow(&mut self) -> bool {
+        self.slots.resize(self.count.min(self.slots.len() + STEP), [0; 3]);
+        self.slots.len() == self.count
+    }
+    /// Gives the memory of some slots back; it is of no use any more. True: that was all.
+    pub fn shrink(&mut self) -> bool {
+        self.slots.truncate(self.slots.len().saturating_sub(STEP));
+        self.slots.shrink_to_fit();
+        self.slots.is_empty()
     }
     /// Notes a record. False: the map is full and the key is not in it.
     pub fn put(&mut self, key: &[u8], offset: i64) -> bool {
@@ -69,6 +84,7 @@ mod tests {
     #[test]
     fn keeps_the_last_offset_and_gets_full_in_its_bounds() {
         let mut map = KeyMap::new(usize::MAX, 240 * size_of::<Slot>());
+        assert!(map.grow());
         let key = |i: i64| i.to_be_bytes();
         let mut kept = 0;
         for i in 0..1000 {
@@ -83,5 +99,16 @@ mod tests {
         assert_eq!(map.get(&key(5)), Some(700));
         assert_eq!(map.get(&key(0)), Some(0));
         assert_eq!(map.get(&key(500)), None);
+    }
+
+    #[test]
+    fn memory_comes_and_goes_in_steps() {
+        let mut map = KeyMap::new(100_000, 1 << 20);
+        assert_eq!((0..).take_while(|_| !map.grow()).count(), (1 << 20) / 24 / STEP);
+        let memory = map.slots.as_ptr();
+        (0..30_000i64).for_each(|i| assert!(map.put(&i.to_be_bytes(), i)));
+        assert_eq!(map.slots.as_ptr(), memory, "it never moved");
+        assert_eq!((0..).take_while(|_| !map.shrink()).count(), (1 << 20) / 24 / STEP);
+        assert_eq!(map.slots.capacity(), 0);
     }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::ids::{Offset, Position, TopicId};
 
 pub mod checkpoint;
+mod clean_batch;
+mod clean_input;
 mod cleaner;
 mod compact;
 pub mod data_dir;
@@ -30,7 +32,7 @@ mod settle;
 mod swaps;
 mod time_index;
 
-pub use cleaner::Cleaning;
+pub use cleaner::{Cleaned, Cleaning};
 pub use log::{FlushInfo, Log, RecoveryReport, StagedBatch, Start};
 pub use log_config::LogConfig;
 pub use lookup::{BatchLookup, ResolveError, Resolved};

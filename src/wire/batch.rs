@@ -111,6 +111,9 @@ impl Attributes {
     pub fn with_delete_horizon(self) -> Attributes {
         Attributes(self.0 | Attributes::DELETE_HORIZON)
     }
+    pub fn without_delete_horizon(self) -> Attributes {
+        Attributes(self.0 & !Attributes::DELETE_HORIZON)
+    }
 }
 
 /// How closely a produced batch is looked at (`produce.batch.validation`).

@@ -15,7 +15,7 @@ use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, field};
 /// Java's snappy framing: magic, version 1, readable by version 1.
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
-/// What Java puts in one snappy block. Pieces to compress are multiples of it.
+/// What Java puts in one snappy block.
 pub const PIECE_SIZE: usize = 32 * 1024;
 
 /// Why bytes could not be decompressed or compressed.
@@ -96,6 +96,9 @@ impl<B: AsRef<[u8]>> Decompressor<B> {
         Ok(Decompressor { codec, source, size_max })
     }
 
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
     /// Appends about `piece` bytes to `out`, which holds what was read before. False: that was the end.
     pub fn read(&mut self, out: &mut Vec<u8>, piece: usize) -> Result<bool, CompressionError> {
         let size_max = self.size_max;
@@ -211,7 +214,18 @@ impl Compressor {
         Ok(Compressor { codec, sink })
     }
 
-    /// A piece: all but the last are multiples of `PIECE_SIZE`.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+    /// A piece whose work is to be done now, not gathered until there is enough for one of zstd's blocks.
+    pub fn write_piece(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
+        self.write(piece)?;
+        match &mut self.sink {
+            Sink::Zstd(encoder) => encoder.flush().map_err(|error| corrupt(Codec::Zstd, error)),
+            _ => Ok(()),
+        }
+    }
+    /// Bytes of the stream. Of snappy, all but the last are multiples of `PIECE_SIZE`.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
         let written = match &mut self.sink {
             Sink::Plain(out) => out.write_all(piece),
@@ -338,7 +352,7 @@ mod tests {
     /// Compressed and decompressed piece by piece.
     fn in_pieces(codec: Codec, level: Option<i32>, bytes: &[u8]) -> Vec<u8> {
         let mut stream = Compressor::new(codec, level, bytes.len(), Vec::new()).unwrap();
-        bytes.chunks(2 * PIECE_SIZE).for_each(|piece| stream.write(piece).unwrap());
+        bytes.chunks(2 * PIECE_SIZE).for_each(|piece| stream.write_piece(piece).unwrap());
         let small = stream.finish().unwrap();
         let mut stream = Decompressor::new(codec, small, bytes.len()).unwrap();
         let mut out = Vec::new();

@@ -235,6 +235,10 @@ impl<'a> Records<'a> {
     pub fn new(bytes: &'a [u8], count: i32) -> Records<'a> {
         Records { rest: bytes, left: count }
     }
+    /// The bytes after the records that were read.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
     fn read(&mut self) -> Result<Record<'a>, RecordFault> {
         let size = varint(&mut self.rest)?;
         let size = usize::try_from(size).map_err(|_| RecordFault::Number)?;
