@@ -12,6 +12,10 @@ mod groups;
 mod harness;
 #[path = "interop/kafka_tools.rs"]
 mod kafka_tools;
+#[path = "support/client.rs"]
+mod raw;
+#[path = "interop/refusals.rs"]
+mod refusals;
 
 use harness::SCRIPT_MAX;
 use harness::broker::Broker;

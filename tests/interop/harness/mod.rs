@@ -19,7 +19,7 @@ pub const CONDITION_MAX: Duration = Duration::from_secs(240);
 
 /// Repeats a probe until it holds: for what a broker does after it has answered. A probe that starts a JVM may take most
 /// of the time on a busy machine, so that a number of them is granted in any case.
-pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + CONDITION_MAX;
     let mut probes = 0;
     while !holds() {
