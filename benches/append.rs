@@ -154,6 +154,15 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("append by the log");
     for recycle in [false, true] {
         let mut writer = Writer::new(directory.path(), recycle);
+        // Until the first file is used again; 2 GB are far more than that takes.
+        let mut large = a_batch(900_000, 1000);
+        for _ in 0..2000 {
+            if !recycle || writer.log.recycled_count() > 0 {
+                break;
+            }
+            writer.append(&mut large);
+            writer.look_after();
+        }
         for (size, value_size) in SHAPES {
             let mut batch = a_batch(size, value_size);
             group.throughput(Throughput::Bytes(batch.len() as u64));
