@@ -79,17 +79,10 @@ fn a_filled_topic_is_replayed_and_verified() {
     let what =
         ["--producers", "0", "--consumers", "2", "--check", "verify", "--fill", "20MB", "--fetch-bytes", "256KiB"];
     let more = ["--record-size", "1000", "--batch-bytes", "16k", "--duration", "1s", "--warmup", "100ms"];
-    // The topic is read from the disk: on a host whose disk is busy the whole second may pass without a reply.
-    const TRIES_MAX: usize = 4;
-    for _ in 0..TRIES_MAX {
-        let dir = tempfile::tempdir().unwrap();
-        let (_, run) = run(&[&what[..], &more, &["--repeats", "1", "--ceiling", "0", "--cold"]].concat(), dir.path());
-        let cell = &run["cells"][0];
-        assert_eq!((cell["kind"].as_str(), cell["errors"].as_u64()), (Some("consume"), Some(0)), "{cell}");
-        if number(&cell["messages_per_second"]["max"]) > 0.0 {
-            assert!(number(&cell["latency_ms"]["p99"]) > 0.0, "{cell}");
-            return;
-        }
-    }
-    panic!("nothing was replayed in {TRIES_MAX} runs");
+    let dir = tempfile::tempdir().unwrap();
+    let (_, run) = run(&[&what[..], &more, &["--repeats", "1", "--ceiling", "0", "--cold"]].concat(), dir.path());
+    let cell = &run["cells"][0];
+    assert_eq!((cell["kind"].as_str(), cell["errors"].as_u64()), (Some("consume"), Some(0)), "{cell}");
+    assert!(number(&cell["messages_per_second"]["max"]) > 0.0, "nothing was replayed: {cell}");
+    assert!(number(&cell["latency_ms"]["p99"]) > 0.0, "{cell}");
 }
