@@ -34,7 +34,7 @@ pub enum FetchPath {
 }
 
 /// What one connection may send by calls of its own in one turn, so that a large reply delays others little.
-const TURN_BYTES_MAX: u64 = 256 * 1024;
+const TURN_BYTES_MAX: u64 = 512 * 1024;
 /// Slices of one send.
 const GATHER_COUNT_MAX: usize = 32;
 /// What `copy` reads at once: stays in the cache between its read and its send.
