@@ -10,7 +10,7 @@ pub const KNOB: Knob = Knob {
     area: Area::Disk,
     what: "I/O scheduler (/sys/block/DISK/queue/scheduler)",
     why: "NVMe and virtual disks have deep queues of their own, and a scheduler before them costs a lock and a copy of their work; a turning disk needs mq-deadline so that write-back does not starve cold reads",
-    source: "kernel Documentation/block/switching-sched.rst, deadline-iosched.rst and kyber; measured (results/, knobs): nothing on a virtual disk, neither for fdatasync nor for replays",
+    source: "kernel Documentation/block/switching-sched.rst, deadline-iosched.rst and kyber; measured (results/, knobs): nothing for fdatasync on a virtual disk, too noisy to tell for replays",
     risk: "without a scheduler I/O priorities of other programs are not honoured",
     dev: false,
     check,

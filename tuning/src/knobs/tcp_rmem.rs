@@ -13,7 +13,7 @@ pub const KNOB: Knob = Knob {
     area: Area::Net,
     what: "Bounds of TCP receive buffers (net.ipv4.tcp_rmem: least, first, most)",
     why: "Ringlane leaves receive buffers to the kernel (socket.receive.buffer.bytes=-1), so the third number bounds what one producer can have in flight: 6 MiB fill 25 Gbit/s for 2 ms only",
-    source: "kernel Documentation/networking/ip-sysctl.rst; default raised to 32 MiB in 6.16; measured: autotuned receive costs 0.14 s/GB, fixed 64-256 KiB buffers 0.22-0.45; 6 or 32 MiB is the same over loopback, which has no round trip (results/, knobs)",
+    source: "kernel Documentation/networking/ip-sysctl.rst; default raised to 32 MiB in 6.16; measured: autotuned receive costs 0.14 s/GB, fixed 64-256 KiB buffers 0.22-0.45; 6 or 32 MiB: too noisy to tell over loopback, which has no round trip (results/, knobs)",
     risk: "a slow shard may hold up to this much per connection, within net.ipv4.tcp_mem",
     dev: true,
     check,
