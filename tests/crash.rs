@@ -5,10 +5,16 @@
 
 #[path = "crash/client.rs"]
 mod client;
+#[allow(dead_code)]
+#[path = "support/client.rs"]
+mod connection;
 #[path = "crash/damage.rs"]
 mod damage;
 #[path = "crash/ledger.rs"]
 mod ledger;
+#[allow(dead_code)]
+#[path = "support/server.rs"]
+mod running;
 #[path = "crash/server.rs"]
 mod server;
 

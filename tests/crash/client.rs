@@ -1,7 +1,8 @@
 //! A client just large enough for tests: one connection, one request at a time, messages of the `kafka-protocol` crate.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,14 +12,17 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
-use ringlane::wire::batch::Batch;
+use kafka_protocol::protocol::{Request, StrBytes};
+use ringlane::wire::batch::{Batch, HeaderView};
 use ringlane::wire::record::Records;
 
+use crate::connection;
+
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Where it stands in a request: after size, key and version.
+const CORRELATION_ID: Range<usize> = 8..12;
 
 /// A connection.
 pub struct Client {
@@ -53,30 +57,14 @@ impl Client {
     }
 
     /// An error: the connection broke.
-    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response>
-    where
-        R::Response: HeaderVersion,
-    {
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
         self.correlation_id += 1;
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.correlation_id)
-            .with_client_id(Some(string("test")));
-        let mut frame = vec![0; 4];
-        header.encode(&mut frame, R::header_version(version)).expect("a header");
-        request.encode(&mut frame, version).expect("a request");
-        let size = frame.len() as i32 - 4;
-        frame[..4].copy_from_slice(&size.to_be_bytes());
+        let mut frame = connection::frame(version, request);
+        frame[CORRELATION_ID].copy_from_slice(&self.correlation_id.to_be_bytes());
         self.socket.write_all(&frame)?;
-        let mut size = [0; 4];
-        self.socket.read_exact(&mut size)?;
-        let mut body = vec![0; i32::from_be_bytes(size) as usize];
-        self.socket.read_exact(&mut body)?;
-        let mut body = Bytes::from(body);
-        let header = ResponseHeader::decode(&mut body, R::Response::header_version(version)).expect("a reply header");
-        assert_eq!(header.correlation_id, self.correlation_id);
-        Ok(R::Response::decode(&mut body, version).expect("a reply"))
+        let (correlation_id, response) = connection::decode::<R>(version, connection::read_reply(&mut self.socket)?);
+        assert_eq!(correlation_id, self.correlation_id);
+        Ok(response)
     }
 
     pub fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
@@ -185,8 +173,8 @@ impl Client {
 pub fn batches(bytes: &[u8]) -> Vec<(i64, Batch<'_>)> {
     let mut rest = bytes;
     let mut found = Vec::new();
-    while rest.len() >= ringlane::wire::batch::HEADER_SIZE {
-        let size = 12 + i32::from_be_bytes(rest[8..12].try_into().expect("4 bytes")) as usize;
+    while let Some(header) = HeaderView::read(rest) {
+        let size = header.batch_size().expect("what was written");
         if rest.len() < size {
             break;
         }

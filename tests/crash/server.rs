@@ -7,6 +7,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use crate::running;
+
 /// A broker that was started. Dropped, it is killed; what it logged is shown if the test failed.
 pub struct Server {
     pub address: SocketAddr,
@@ -57,12 +59,10 @@ impl Server {
     pub fn start(dir: &Path) -> Server {
         let mut process = spawn(dir);
         let mut log = Log::follow(process.stderr.take().expect("piped"));
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
-        let Some(address) = line.split_whitespace().find_map(|word| word.parse().ok()) else {
+        let address = running::ready(&mut process).unwrap_or_else(|line| {
             log.end();
             panic!("no ready line but {line:?}; the broker says:\n{}", log.lines().join("\n"));
-        };
+        });
         Server { address, process, log }
     }
 

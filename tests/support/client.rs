@@ -1,6 +1,6 @@
 //! One connection that sends requests of `kafka-protocol` and waits for their replies, in order.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -35,16 +35,28 @@ impl Client {
 
     /// The reply to the oldest request that has none yet.
     pub fn receive<R: Request>(&mut self, version: i16) -> R::Response {
-        let mut size = [0; 4];
-        self.socket.read_exact(&mut size).expect("a reply");
-        let mut reply = vec![0; i32::from_be_bytes(size) as usize];
-        self.socket.read_exact(&mut reply).expect("a whole reply");
-        let header = 4 + usize::from(reply_header_flexible(R::KEY, version));
-        let mut body = Bytes::from(reply).slice(header..);
-        let response = R::Response::decode(&mut body, version).expect("a reply of its version");
-        assert!(body.is_empty(), "{} bytes after the reply", body.len());
-        response
+        decode::<R>(version, read_reply(&mut self.socket).expect("a reply")).1
     }
+}
+
+/// A reply without its size. An error: the connection broke.
+pub fn read_reply(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut size = [0; 4];
+    socket.read_exact(&mut size)?;
+    let mut reply = vec![0; i32::from_be_bytes(size) as usize];
+    socket.read_exact(&mut reply)?;
+    Ok(reply)
+}
+
+/// Correlation id and contents of a reply.
+pub fn decode<R: Request>(version: i16, reply: Vec<u8>) -> (i32, R::Response) {
+    let (correlation_id, _) = reply.split_first_chunk().expect("a correlation id");
+    let correlation_id = i32::from_be_bytes(*correlation_id);
+    let header = 4 + usize::from(reply_header_flexible(R::KEY, version));
+    let mut body = Bytes::from(reply).slice(header..);
+    let response = R::Response::decode(&mut body, version).expect("a reply of its version");
+    assert!(body.is_empty(), "{} bytes after the reply", body.len());
+    (correlation_id, response)
 }
 
 /// A request with its size and header.

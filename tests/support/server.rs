@@ -24,9 +24,7 @@ impl Server {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
-        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        let address = ready(&mut process).unwrap_or_else(|line| panic!("{line:?}"));
         Server { process, address, _dir: dir }
     }
 
@@ -39,6 +37,13 @@ impl Server {
         let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("VmRSS of a living broker");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
     }
+}
+
+/// Waits until the broker serves, and where. An error: what it said instead.
+pub fn ready(process: &mut Child) -> Result<SocketAddr, String> {
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("the ready line");
+    line.split_whitespace().find_map(|word| word.parse().ok()).ok_or(line)
 }
 
 impl Drop for Server {
