@@ -415,7 +415,7 @@ fn metadata_of_megabytes_comes_back() {
             is(left.members[0].error_code, None);
         }
         resident.push(server.resident_mib());
-        assert!(resident[round] < 200, "{resident:?} MiB resident after 24 members of 4 MiB have left");
+        assert!(resident[round] < 100, "{resident:?} MiB resident after 24 members of 4 MiB have left");
     }
     assert!(resident[3] <= resident[0] + GROWTH_MIB_MAX, "{resident:?} MiB resident, round by round");
 }

@@ -20,7 +20,7 @@ use crate::config::{self, BrokerConfig};
 use crate::control::files::Files;
 use crate::control::{self, ShardAddress};
 use crate::ids::ShardId;
-use crate::io::{self, Bell, Uring, clock, cores, dir_lock, open_files, sd_notify, signals};
+use crate::io::{self, Bell, Uring, clock, cores, dir_lock, heap, open_files, sd_notify, signals};
 use crate::mailbox::{Post, ShardMailbox, ToControl, ToShard, mailboxes};
 use crate::shard::Shard;
 use crate::storage::data_dir::{Checkpoints, ClosedPartition};
@@ -91,6 +91,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn run_until_stopped(arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
+    heap::give_large_blocks_back();
     let settings = settings(arguments)?;
     let config = Arc::new(BrokerConfig::from_settings(&settings)?);
     let settings = Arc::new(settings);

@@ -19,6 +19,7 @@ pub mod disk;
 mod disk_helper;
 mod disk_uring;
 mod file_to_socket;
+pub mod heap;
 mod kernel_ring;
 pub mod open_files;
 mod peers;
