@@ -16,6 +16,8 @@ pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
 pub const DECOMPRESSED_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// Batches that `compression.type` has made anew, before what is staged is written: a small request can become large ones.
 pub const REENCODED_SIZE_MAX: usize = 8 * 1024 * 1024;
+/// Records of a refused batch that are blamed with words of their own; the rest by their numbers only.
+pub const RECORD_ERROR_MESSAGES_MAX: usize = 1000;
 /// What all consumer groups of one shard may hold together: members, assignments, offsets.
 pub const GROUP_BYTES_MAX: usize = 256 * 1024 * 1024;
 

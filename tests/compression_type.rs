@@ -1,4 +1,4 @@
-//! `compression.type`: the produce handler, called as the shard calls it, on a broker with a disk in memory. What is stored
+//! `compression.type` and what else a topic asks of a batch: the produce handler, called as the shard calls it, on a broker with a disk in memory. What is stored
 //! has the topic's codec and says what the producer said; with `producer` it is what came.
 
 #[allow(dead_code)]
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use memory_disk::MemoryDisk;
@@ -83,6 +84,10 @@ impl World {
 
     /// Produces batches to the partition in one request, and ends the turn.
     fn produce_all(&mut self, version: i16, batches: &[&[u8]]) -> Vec<Told> {
+        let told = |p: &PartitionProduceResponse| Told(ErrorCode::from_code(p.error_code).unwrap(), p.base_offset);
+        self.replies(version, batches).iter().map(told).collect()
+    }
+    fn replies(&mut self, version: i16, batches: &[&[u8]]) -> Vec<PartitionProduceResponse> {
         let partition =
             |batch: &&[u8]| PartitionProduceData::default().with_records(Some(Bytes::copy_from_slice(batch)));
         let topic = TopicProduceData::default()
@@ -105,11 +110,8 @@ impl World {
         assert_eq!(answers.len(), 1);
         let header = if version >= 9 { 9 } else { 8 };
         let mut reply = Bytes::copy_from_slice(&answers[0].1.bytes[header..]);
-        let response = ProduceResponse::decode(&mut reply, version).unwrap();
-        let told = |p: &kafka_protocol::messages::produce_response::PartitionProduceResponse| {
-            Told(ErrorCode::from_code(p.error_code).unwrap(), p.base_offset)
-        };
-        response.responses[0].partition_responses.iter().map(told).collect()
+        let mut response = ProduceResponse::decode(&mut reply, version).unwrap();
+        response.responses.remove(0).partition_responses
     }
     fn produce(&mut self, batch: &[u8]) -> Told {
         self.produce_all(9, &[batch]).remove(0)
@@ -291,6 +293,78 @@ fn what_cannot_be_stored_is_refused_with_kafkas_codes() {
     assert_eq!(World::new(&[("compression.type", "zstd")]).produce(&zeros), Told(ErrorCode::None, 0));
     let mut compacted = World::new(&[("compression.type", "gzip"), ("cleanup.policy", "compact")]);
     assert_eq!(compacted.refusal(&compressed(&plain(-1), Codec::Lz4)), InvalidRecord, "a record without a key");
+}
+
+/// A producer was told that its batch is refused, but not because of which records: it had to give up all of them, and
+/// librdkafka blamed each (KIP-467).
+#[test]
+fn records_to_blame_are_named() {
+    let blamed = |settings: &[(&str, &str)], batch: &[u8]| {
+        let mut world = World::new(settings);
+        let reply = world.replies(9, &[batch]).remove(0);
+        let error = ErrorCode::from_code(reply.error_code).unwrap();
+        assert!(world.log().is_empty() || error == ErrorCode::None, "{error:?}");
+        let text = |text: Option<&StrBytes>| text.map(|t| t.to_string()).unwrap_or_default();
+        let records: Vec<_> =
+            reply.record_errors.iter().map(|e| (e.batch_index, text(e.batch_index_error_message.as_ref()))).collect();
+        (error, text(reply.error_message.as_ref()), records)
+    };
+    let keyless = |count: i32| {
+        let mut bytes = Vec::new();
+        let mut builder = BatchBuilder::new(&mut bytes, BatchFields::default());
+        for i in 0..count {
+            builder.push(NOW_MS - 10 * i64::from(i), (i % 3 == 1).then_some(b"key"), Some(b"value"), &[]);
+        }
+        builder.finish();
+        bytes
+    };
+    let compact = [("cleanup.policy", "compact")];
+    for (_, codec) in CODECS {
+        let no_key = "Compacted topic cannot accept message without key in topic partition t-0";
+        let shown = |i: i32| format!("RecordError(batchIndex={i}, message='{no_key}')");
+        let (error, message, records) = blamed(&compact, &compressed(&keyless(6), codec));
+        assert_eq!(error, ErrorCode::InvalidRecord, "{codec:?}");
+        assert_eq!(records, [0, 2, 3, 5].map(|i| (i, no_key.to_owned())), "{codec:?}");
+        let expected = "One or more records have been rejected due to 4 record errors in total, \
+                        and only showing the first three errors at most: ";
+        assert_eq!(message, format!("{expected}[{}, {}, {}]", shown(0), shown(2), shown(3)));
+
+        // Of records that are too old, those without a key are blamed for that first; of times, only those out of range are.
+        let before = [("message.timestamp.before.max.ms", "25")];
+        let old = |ts: i64, offset: i32| {
+            format!(
+                "Timestamp {ts} of message with offset {offset} is out of range. \
+                 The timestamp should be within [{}, {}]",
+                NOW_MS - 25,
+                NOW_MS + 3_600_000
+            )
+        };
+        let (error, message, records) = blamed(&before, &compressed(&keyless(5), codec));
+        assert_eq!(error, ErrorCode::InvalidTimestamp, "{codec:?}");
+        assert_eq!(message, "One or more records have been rejected due to invalid timestamp");
+        assert_eq!(records, [(3, old(NOW_MS - 30, 3)), (4, old(NOW_MS - 40, 4))], "{codec:?}");
+        let (error, _, records) = blamed(&[compact[0], before[0]], &compressed(&keyless(5), codec));
+        assert_eq!(error, ErrorCode::InvalidTimestamp);
+        let expected = [(0, no_key.into()), (2, no_key.into()), (3, no_key.into()), (4, old(NOW_MS - 40, 4))];
+        assert_eq!(records, expected, "{codec:?}");
+        // The broker's own clock is never wrong.
+        let clock = [before[0], ("message.timestamp.type", "LogAppendTime")];
+        assert_eq!(blamed(&clock, &compressed(&keyless(5), codec)).0, ErrorCode::None);
+    }
+    // A record without a time is not too old, and hides none that is.
+    for (times, blame) in [(vec![NOW_MS, -1], vec![]), (vec![-1, NOW_MS - 26, NOW_MS - 25], vec![1])] {
+        let mut bytes = Vec::new();
+        let mut builder = BatchBuilder::new(&mut bytes, BatchFields::default());
+        times.iter().for_each(|ms| builder.push(*ms, None, Some(b"value"), &[]));
+        builder.finish();
+        let (_, _, records) = blamed(&[("message.timestamp.before.max.ms", "25")], &bytes);
+        assert_eq!(records.into_iter().map(|(i, _)| i).collect::<Vec<_>>(), blame, "{times:?}");
+    }
+    // A reply has a bound, whatever a request holds.
+    let (_, message, records) = blamed(&compact, &keyless(6000));
+    assert!(message.contains("4000 record errors in total"), "{message}");
+    assert_eq!((records.len(), records.last().unwrap().0), (4000, 5999));
+    assert_eq!(records.iter().filter(|(_, message)| !message.is_empty()).count(), 1000);
 }
 
 #[test]

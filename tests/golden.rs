@@ -9,7 +9,7 @@ use ringlane::wire::batch::{Batch, Codec, Validation};
 use ringlane::wire::fetch::{self, Fetch, FetchReply, PartitionData, PartitionTags};
 use ringlane::wire::frame::{RequestHeader, SIZE_PREFIX, reply_header_flexible};
 use ringlane::wire::offsets::{self, TOPIC_IDS_SINCE};
-use ringlane::wire::produce::{self, PartitionResult, Produce, ProduceReply};
+use ringlane::wire::produce::{self, PartitionResult, Produce, ProduceReply, RecordError};
 use ringlane::wire::record::Records;
 use ringlane::wire::routing::{CurrentLeader, NodeEndpoint};
 use ringlane::wire::{ErrorCode, TopicRef, shape};
@@ -196,7 +196,10 @@ fn write_produce(out: &mut Vec<u8>, correlation_id: i32, version: i16, peer: &Pr
             let errors: Vec<_> = partition
                 .record_errors
                 .iter()
-                .map(|e| (e.batch_index, e.batch_index_error_message.as_deref()))
+                .map(|e| RecordError {
+                    index: e.batch_index,
+                    message: e.batch_index_error_message.as_ref().map(|message| message.to_string()),
+                })
                 .collect();
             let leader = &partition.current_leader;
             let result = PartitionResult {

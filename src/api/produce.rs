@@ -7,7 +7,10 @@
 //! - A topic whose `compression.type` is not `producer` stores the batch made anew where its codec is another one.
 //! - The reply is encoded at once as if the write had succeeded; a failed write overwrites the error code.
 //!
-//! v7: zstd. v9: flexible encoding. v10: current leader in the reply (KIP-951). v13: topic ids (KIP-516).
+//! v7: zstd. v8: which records of a batch were refused, and a message (KIP-467). v9: flexible encoding. v10: current leader
+//! in the reply (KIP-951). v13: topic ids (KIP-516).
+
+use std::borrow::Cow;
 
 use super::{Context, Outcome, ReplyTo};
 use crate::broker::{Broker, NotHere, turn};
@@ -18,7 +21,7 @@ use crate::parts::Slice;
 use crate::storage::SequenceCheck;
 use crate::wire::batch::{self, Codec};
 use crate::wire::error_code::ErrorCode;
-use crate::wire::produce::{PartitionResult, Produce, ProduceReply, ProduceTopic};
+use crate::wire::produce::{PartitionResult, Produce, ProduceReply, ProduceTopic, RecordError};
 use crate::wire::routing::{CurrentLeader, TopicRef};
 
 /// Producers of older versions may not send zstd.
@@ -36,23 +39,24 @@ struct Appended {
 /// Why a partition's records are refused.
 struct Refused {
     error: ErrorCode,
-    message: Option<&'static str>,
+    message: Option<Cow<'static, str>>,
+    records: Vec<RecordError>,
     leader: Option<(NodeId, LeaderEpoch)>,
 }
 
 impl From<ErrorCode> for Refused {
     fn from(error: ErrorCode) -> Refused {
-        Refused { error, message: None, leader: None }
+        Refused { error, message: None, records: Vec::new(), leader: None }
     }
 }
 impl From<NotHere> for Refused {
     fn from(not_here: NotHere) -> Refused {
-        Refused { error: not_here.error, message: None, leader: not_here.leader }
+        Refused { leader: not_here.leader, ..Refused::from(not_here.error) }
     }
 }
 impl From<Invalid> for Refused {
-    fn from(Invalid { error, message }: Invalid) -> Refused {
-        Refused { error, message, leader: None }
+    fn from(Invalid { error, message, records }: Invalid) -> Refused {
+        Refused { error, message, records, leader: None }
     }
 }
 
@@ -160,7 +164,11 @@ fn write_result(
             leaders.0.extend(refused.leader.map(|(leader, _)| leader).filter(|l| !leaders.0.contains(l)));
             writer.partition(
                 out,
-                &PartitionResult { current_leader, ..PartitionResult::error(index, refused.error, refused.message) },
+                &PartitionResult {
+                    current_leader,
+                    record_errors: &refused.records,
+                    ..PartitionResult::error(index, refused.error, refused.message.as_deref())
+                },
             );
         }
     }
@@ -188,10 +196,10 @@ fn append(
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
     let Some(Records { bytes, slice }) = records else {
-        let message = Some("a produce request must have one record batch");
-        return Err(Invalid { error: ErrorCode::InvalidRecord, message }.into());
+        let message = "a produce request must have one record batch";
+        return Err(Invalid::because(ErrorCode::InvalidRecord, message).into());
     };
-    let valid = validate(bytes, &config, depth, *now)?;
+    let valid = validate(bytes, (topic, index), &config, depth, *now)?;
     if version < ZSTD_SINCE && valid.batch.codec() == Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::keys::{self, topic_key};
 use super::layers::{Layers, Values};
+use crate::ids::Now;
 
 /// Settings of one topic. Times in milliseconds, sizes in bytes; `None` where Kafka says "no limit".
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +84,16 @@ pub enum TimestampType {
 }
 
 impl TopicConfig {
+    /// Earliest and latest time that a record may say.
+    pub fn timestamp_range(&self, now: Now) -> (i64, i64) {
+        let ms = |limit: Option<u64>| limit.and_then(|ms| i64::try_from(ms).ok()).unwrap_or(i64::MAX);
+        let (before, after) = (ms(self.timestamp_before_ms_max), ms(self.timestamp_after_ms_max));
+        (now.wall_ms.saturating_sub(before), now.wall_ms.saturating_add(after))
+    }
+    pub fn timestamp_out_of_range(&self, timestamp: i64, now: Now) -> bool {
+        let (earliest, latest) = self.timestamp_range(now);
+        timestamp < earliest || timestamp > latest
+    }
     /// A topic's own settings over the brokers'. The error is Kafka's message for INVALID_CONFIG.
     pub fn resolve(overrides: &BTreeMap<String, String>, layers: &Layers<'_>) -> Result<TopicConfig, String> {
         for (name, value) in overrides {

@@ -10,6 +10,7 @@ use crate::ids::{LeaderEpoch, Offset, TopicId, TopicName};
 use crate::storage::Log;
 use crate::wire::ErrorCode;
 
+mod rejected;
 pub mod validate;
 
 /// A partition led by this core.

@@ -1,6 +1,6 @@
 //! What a produced batch must be for a partition to take it, and in which codec it is stored: Kafka's LogValidator. Records are
 //! decompressed only where the topic asks for it, and never beyond what a batch may hold; a batch that may stay as it came is
-//! not touched.
+//! not touched. Only where something is wrong with a record, all are looked at again to say which (`rejected.rs`).
 
 use std::borrow::Cow;
 
@@ -10,25 +10,37 @@ use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::wire::ErrorCode;
 use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, Validation};
 use crate::wire::compression::{CompressionError, decompress_bounded, with_records};
+use crate::wire::produce::RecordError;
 use crate::wire::record::RecordFacts;
 
+use super::rejected::rejected;
+
 /// Why a batch is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// What the producer is told.
     pub error: ErrorCode,
     /// And in words.
-    pub message: Option<&'static str>,
+    pub message: Option<Cow<'static, str>>,
+    /// The records that are to blame, where single ones are.
+    pub records: Vec<RecordError>,
 }
 
 impl From<ErrorCode> for Invalid {
     fn from(error: ErrorCode) -> Invalid {
-        Invalid { error, message: None }
+        Invalid { error, message: None, records: Vec::new() }
+    }
+}
+
+impl Invalid {
+    /// Refused as a whole.
+    pub fn because(error: ErrorCode, message: &'static str) -> Invalid {
+        Invalid { error, message: Some(message.into()), records: Vec::new() }
     }
 }
 
 fn because<T>(error: ErrorCode, message: &'static str) -> Result<T, Invalid> {
-    Err(Invalid { error, message: Some(message) })
+    Err(Invalid::because(error, message))
 }
 
 /// A batch that may be appended.
@@ -55,9 +67,10 @@ impl Valid<'_> {
     }
 }
 
-/// Checks the one batch that a produce request has for a partition.
+/// Checks the one batch that a produce request has for a partition; `place` names it where a record is to blame.
 pub fn validate<'a>(
     bytes: &'a [u8],
+    place: (&str, i32),
     config: &TopicConfig,
     depth: BatchValidation,
     now: Now,
@@ -73,7 +86,14 @@ pub fn validate<'a>(
     check_size(config, batch.size())?;
     check_attributes(&batch)?;
     let valid = look_at_records(batch, config, depth == BatchValidation::Strict)?;
-    check_timestamps(config, &valid, now)?;
+    if key_missing(config, &valid) || timestamps_suspect(config, &valid, now) {
+        let records = match &valid.change {
+            Some((_, _, records)) => Cow::Borrowed(&**records),
+            None if valid.batch.codec() == Codec::None => Cow::Borrowed(valid.batch.records()),
+            None => decompress(&valid.batch, DECOMPRESSED_SIZE_MAX)?,
+        };
+        rejected(&valid.batch, &records, place, config, now)?;
+    }
     Ok(valid)
 }
 
@@ -108,7 +128,10 @@ fn look_at_records<'a>(batch: Batch<'a>, config: &TopicConfig, strict: bool) -> 
     let compressed = batch.codec() != Codec::None;
     let mut facts = batch.facts();
     let mut change = None;
-    if target.is_some() || (facts.is_none() && compressed && (strict || config.compact)) {
+    // A batch's header tells the latest time of its records, not the earliest.
+    let earliest_matters =
+        config.timestamp_before_ms_max.is_some() && config.timestamp_type == TimestampType::CreateTime;
+    if target.is_some() || (facts.is_none() && compressed && (strict || config.compact || earliest_matters)) {
         let records = match (batch.codec(), target) {
             (Codec::None, _) => Cow::Borrowed(batch.records()),
             // More could not be stored.
@@ -119,12 +142,6 @@ fn look_at_records<'a>(batch: Batch<'a>, config: &TopicConfig, strict: bool) -> 
             facts = Some(batch.walk(&records).map_err(|e| e.code())?);
         }
         change = target.map(|(codec, level)| (codec, level, records));
-    }
-    if config.compact && facts.is_some_and(|f| f.key_missing) {
-        return because(
-            ErrorCode::InvalidRecord,
-            "Compacted topic cannot accept message without key in topic partition.",
-        );
     }
     Ok(Valid { batch, facts, change })
 }
@@ -151,26 +168,17 @@ fn codec_of(compression: Compression) -> (Codec, Option<i32>) {
     }
 }
 
-fn check_timestamps(config: &TopicConfig, valid: &Valid<'_>, now: Now) -> Result<(), Invalid> {
-    if config.timestamp_type == TimestampType::LogAppendTime {
-        return Ok(());
-    }
+fn key_missing(config: &TopicConfig, valid: &Valid<'_>) -> bool {
+    config.compact && valid.facts.is_some_and(|facts| facts.key_missing)
+}
+
+/// Whether a record's timestamp may be out of range: what is known of all of them is the smallest and the largest, and a
+/// record without one is always fine.
+fn timestamps_suspect(config: &TopicConfig, valid: &Valid<'_>, now: Now) -> bool {
     let (min, max) = match valid.facts {
         Some(facts) => (facts.timestamp_min, facts.timestamp_max),
         None => (valid.batch.base_timestamp(), valid.batch.max_timestamp()),
     };
-    let too_old = min >= 0
-        && config
-            .timestamp_before_ms_max
-            .is_some_and(|ms| now.wall_ms.saturating_sub(min) > ms.min(i64::MAX as u64) as i64);
-    let too_new = config
-        .timestamp_after_ms_max
-        .is_some_and(|ms| max.saturating_sub(now.wall_ms) > ms.min(i64::MAX as u64) as i64);
-    if too_old || too_new {
-        return because(
-            ErrorCode::InvalidTimestamp,
-            "a timestamp is out of range of message.timestamp.before.max.ms or message.timestamp.after.max.ms",
-        );
-    }
-    Ok(())
+    config.timestamp_type == TimestampType::CreateTime
+        && (config.timestamp_out_of_range(min, now) || config.timestamp_out_of_range(max, now))
 }

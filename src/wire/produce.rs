@@ -7,6 +7,7 @@
 //! v8: record errors and a message in the reply.  v9: flexible.  v10: current leader in the reply (KIP-951).
 //! v13: topic ids (KIP-516).
 
+use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
 use super::frame;
@@ -159,6 +160,24 @@ fn read_partition(r: &mut Reader<'_>, flexible: bool) -> Result<ProducePartition
     Ok(ProducePartition { index, records })
 }
 
+/// A record that made its batch fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordError {
+    /// Its place in the batch.
+    pub index: i32,
+    pub message: Option<String>,
+}
+
+impl fmt::Display for RecordError {
+    /// As Kafka shows it inside a message about the whole batch.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.message {
+            Some(message) => write!(f, "RecordError(batchIndex={}, message='{message}')", self.index),
+            None => write!(f, "RecordError(batchIndex={}, message=null)", self.index),
+        }
+    }
+}
+
 /// What became of a partition's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionResult<'a> {
@@ -170,8 +189,8 @@ pub struct PartitionResult<'a> {
     pub log_append_time_ms: i64,
     /// -1: unknown.
     pub log_start_offset: i64,
-    /// Index and message of each record that made the batch fail.
-    pub record_errors: &'a [(i32, Option<&'a str>)],
+    /// The records that made the batch fail, where single ones did.
+    pub record_errors: &'a [RecordError],
     pub error_message: Option<&'a str>,
     pub current_leader: Option<CurrentLeader>,
 }
@@ -233,9 +252,9 @@ impl ProduceReply {
         }
         if version >= 8 {
             writer::array_count(out, flexible, Some(result.record_errors.len()));
-            for (index, message) in result.record_errors {
+            for RecordError { index, message } in result.record_errors {
                 writer::i32(out, *index);
-                writer::nullable_string(out, flexible, *message);
+                writer::nullable_string(out, flexible, message.as_deref());
                 writer::no_tags(out, flexible);
             }
             writer::nullable_string(out, flexible, result.error_message);
@@ -370,7 +389,8 @@ mod tests {
             };
             reply.partition(&mut out, &good);
             let leader = CurrentLeader { leader: NodeId(4), epoch: LeaderEpoch(11) };
-            let errors = [(3, Some("no key")), (4, None)];
+            let errors =
+                [RecordError { index: 3, message: Some("no key".into()) }, RecordError { index: 4, message: None }];
             let bad = PartitionResult {
                 record_errors: &errors,
                 current_leader: Some(leader),
