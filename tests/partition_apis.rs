@@ -182,6 +182,9 @@ fn offsets_are_found_by_time_in_every_codec() {
 fn lookups_are_refused_with_kafkas_codes() {
     let mut world = World::new();
     assert_eq!(world.offset(7, "plain", 0, -3), (ErrorCode::None, -1, -1), "an empty log has no largest timestamp");
+    assert_eq!(world.offset(7, "plain", 0, -1), (ErrorCode::None, -1, 0), "the leader's epoch began in the empty log");
+    assert_eq!(world.offset(7, "plain", 0, -2), (ErrorCode::None, -1, 0));
+    assert_eq!(world.offset(6, "nowhere", 0, -3).0, ErrorCode::UnsupportedVersion, "whatever is asked");
     assert_eq!(world.offset(7, "plain", 1, -1).0, ErrorCode::NotLeaderOrFollower);
     assert_eq!(world.offset(7, "plain", 2, -1).0, ErrorCode::UnknownTopicOrPartition);
     assert_eq!(world.offset(7, "nowhere", 0, -1).0, ErrorCode::UnknownTopicOrPartition);
@@ -340,6 +343,8 @@ fn records_are_deleted_up_to_an_offset() {
         world.ask(2, &DeleteRecordsRequest::default().with_topics(vec![topic])).topics[0].partitions[0].low_watermark
     };
     assert_eq!(delete_all(), 3);
+    assert_eq!(world.offset(7, "plain", 0, -1), (ErrorCode::None, -1, 3));
+    assert_eq!(world.offset(7, "plain", 0, -2), (ErrorCode::None, -1, 3));
 }
 
 #[test]

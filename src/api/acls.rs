@@ -16,7 +16,7 @@ use crate::wire::error_code::ErrorCode;
 const ERROR: i16 = ErrorCode::SecurityDisabled.code();
 
 fn message() -> Option<StrBytes> {
-    Some(StrBytes::from_static_str("No Authorizer is configured."))
+    Some(StrBytes::from_static_str("No Authorizer is configured on the broker"))
 }
 
 /// Answers DescribeAcls.

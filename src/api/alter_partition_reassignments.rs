@@ -9,7 +9,7 @@ use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitio
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Context, Outcome, Request};
-use crate::cluster::image::PartitionInfo;
+use crate::cluster::image::{ClusterImage, PartitionInfo};
 use crate::decode_or_close;
 use crate::wire::error_code::ErrorCode;
 
@@ -19,30 +19,38 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let image = &context.broker.image;
     let topics = message.topics.iter().map(|topic| {
         let rows = topic.partitions.iter().map(|asked| {
-            let (code, text) = outcome(image.partition(&topic.name, asked.partition_index), asked);
+            let (code, text) = match image.partition(&topic.name, asked.partition_index) {
+                Some(partition) => outcome(partition, asked),
+                None => (ErrorCode::UnknownTopicOrPartition, Some(absent(image, &topic.name, asked.partition_index))),
+            };
             ReassignablePartitionResponse::default()
                 .with_partition_index(asked.partition_index)
                 .with_error_code(code.code())
-                .with_error_message(text.map(StrBytes::from_static_str))
+                .with_error_message(text.map(StrBytes::from))
         });
         ReassignableTopicResponse::default().with_name(topic.name.clone()).with_partitions(rows.collect())
     });
-    let response = AlterPartitionReassignmentsResponse::default().with_responses(topics.collect());
+    let response =
+        AlterPartitionReassignmentsResponse::default().with_error_message(None).with_responses(topics.collect());
     context.reply(request.to, &response)
 }
 
-fn outcome(partition: Option<&PartitionInfo>, asked: &ReassignablePartition) -> (ErrorCode, Option<&'static str>) {
-    let Some(partition) = partition else {
-        return (ErrorCode::UnknownTopicOrPartition, Some("The topic or partition does not exist."));
-    };
+fn absent(image: &ClusterImage, topic: &str, index: i32) -> String {
+    match image.topic(topic) {
+        Some(_) => format!("Unable to find partition {topic}:{index}."),
+        None => format!("Unable to find a topic named {topic}."),
+    }
+}
+
+fn outcome(partition: &PartitionInfo, asked: &ReassignablePartition) -> (ErrorCode, Option<String>) {
     match &asked.replicas {
-        None => (ErrorCode::NoReassignmentInProgress, Some("No partition reassignment is in progress.")),
+        None => (ErrorCode::NoReassignmentInProgress, None),
         Some(replicas) if replicas.iter().map(|id| id.0).eq(partition.replicas.iter().map(|id| id.0)) => {
             (ErrorCode::None, None)
         }
         Some(_) => (
             ErrorCode::InvalidReplicaAssignment,
-            Some("Partitions change cores only when the broker starts with another number of cores."),
+            Some("Partitions change cores only when the broker starts with another number of cores.".to_string()),
         ),
     }
 }

@@ -7,6 +7,7 @@ use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Context, Outcome, Request};
+use crate::cluster::image::ClusterImage;
 use crate::cluster::topics::wire_name;
 use crate::decode_or_close;
 use crate::wire::error_code::ErrorCode;
@@ -20,13 +21,15 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     for topic in message.topic_partitions.unwrap_or_default() {
         let rows = topic.partitions.iter().map(|index| {
             let (code, text) = match image.partition(&topic.topic, *index) {
-                Some(_) => (ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition."),
-                None => (ErrorCode::UnknownTopicOrPartition, "No such topic or partition."),
+                Some(_) => {
+                    (ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition.".to_string())
+                }
+                None => (ErrorCode::UnknownTopicOrPartition, absent(image, &topic.topic, *index)),
             };
             PartitionResult::default()
                 .with_partition_id(*index)
                 .with_error_code(code.code())
-                .with_error_message(Some(StrBytes::from_static_str(text)))
+                .with_error_message(Some(StrBytes::from(text)))
         });
         results.entry(topic.topic.to_string()).or_default().extend(rows);
     }
@@ -35,4 +38,11 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     });
     let response = ElectLeadersResponse::default().with_replica_election_results(results.collect());
     context.reply(request.to, &response)
+}
+
+fn absent(image: &ClusterImage, topic: &str, index: i32) -> String {
+    match image.topic(topic) {
+        Some(_) => format!("No such partition as {topic}-{index}"),
+        None => format!("No such topic as {topic}"),
+    }
 }

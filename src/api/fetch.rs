@@ -157,7 +157,7 @@ fn one(
             disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
             told
         }
-        Err(ResolveError::OutOfRange { .. }) => FetchResult { error: ErrorCode::OffsetOutOfRange, ..told },
+        Err(ResolveError::OutOfRange { .. }) => refused(ErrorCode::OffsetOutOfRange, None),
         Err(ResolveError::Storage(error)) => {
             log::error!("{}-{}: fetch: {error}", partition.topic, partition.index);
             refused(ErrorCode::KafkaStorageError, None)

@@ -50,7 +50,11 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &FindCoordinatorReque
         let found = message.coordinator_keys.iter().map(find).collect();
         return context.reply(to, &FindCoordinatorResponse::default().with_coordinators(found));
     }
-    let found = coordinator(&image, message.key_type, &message.key);
+    let mut found = coordinator(&image, message.key_type, &message.key);
+    if found.error_code == 0 {
+        // Kafka's words for no error; only this form of the reply has any.
+        found.error_message = Some(StrBytes::from_static_str("NONE"));
+    }
     let reply = FindCoordinatorResponse::default()
         .with_error_code(found.error_code)
         .with_error_message(found.error_message)

@@ -134,15 +134,15 @@ fn one(
     isolation_level: i8,
 ) -> LookupState {
     let refused = |error| LookupState::Known(error, NONE);
+    if asked.timestamp < 0 && version < since(asked.timestamp) {
+        return refused(ErrorCode::UnsupportedVersion);
+    }
     let (slot, partition) = match broker.leading(topic, asked.partition_index) {
         Ok(leading) => leading,
         Err(not_here) => return refused(not_here.error),
     };
     if let Err(error) = partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch)) {
         return refused(error);
-    }
-    if asked.timestamp < 0 && version < since(asked.timestamp) {
-        return refused(ErrorCode::UnsupportedVersion);
     }
     match look_up(disk, partition, asked.timestamp, isolation_level == READ_COMMITTED) {
         Ok(found) => LookupState::Known(ErrorCode::None, found),
@@ -175,18 +175,14 @@ fn look_up(
 ) -> Result<FoundOffset, Refused> {
     let end = if committed { partition.last_stable_offset() } else { partition.high_watermark() };
     let start = partition.log_start_offset();
+    // The leader's own epoch begins at the end of its log, whether or not it has appended anything.
+    let leader_epoch = partition.leader_epoch;
     let log = &mut partition.log;
-    let epoch_at = |epoch: Option<LeaderEpoch>| epoch.unwrap_or(LeaderEpoch(-1));
     let found = match timestamp {
-        LATEST => {
-            return Ok(FoundOffset { timestamp: -1, offset: end, epoch: epoch_at(log.leader_epochs().latest()) });
-        }
+        LATEST => return Ok(FoundOffset { timestamp: -1, offset: end, epoch: leader_epoch }),
         EARLIEST | EARLIEST_LOCAL => {
-            return Ok(FoundOffset {
-                timestamp: -1,
-                offset: start,
-                epoch: epoch_at(log.leader_epochs().epoch_at(start)),
-            });
+            let epoch = log.leader_epochs().epoch_at(start).unwrap_or(leader_epoch);
+            return Ok(FoundOffset { timestamp: -1, offset: start, epoch });
         }
         LATEST_TIERED => return Ok(NONE),
         MAX_TIMESTAMP => {

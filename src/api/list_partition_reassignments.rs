@@ -8,5 +8,5 @@ use crate::decode_or_close;
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let _: ListPartitionReassignmentsRequest = decode_or_close!(request);
-    context.reply(request.to, &ListPartitionReassignmentsResponse::default())
+    context.reply(request.to, &ListPartitionReassignmentsResponse::default().with_error_message(None))
 }

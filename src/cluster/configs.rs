@@ -1,5 +1,6 @@
 //! Configuration at run time, of topics and brokers: alter (whole or key by key) and describe. Pure, as `topics`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
@@ -20,7 +21,7 @@ use super::topics::check_name;
 use super::{Refused, refused, repeated};
 use crate::config::keys::{self, Key, Kind, broker_key, topic_key};
 use crate::config::layers::Found;
-use crate::config::{BrokerConfig, Layers, TopicConfig};
+use crate::config::{BrokerConfig, Layers, Source, TopicConfig};
 use crate::ids::NodeId;
 use crate::wire::error_code::ErrorCode;
 
@@ -269,10 +270,10 @@ fn check_broker_change(
     let fixed = |name: &&&str| broker_key(name).is_some_and(|key| !key.dynamic);
     let names: Vec<&str> = operations.iter().map(|(name, _)| name).filter(fixed).copied().collect();
     if !names.is_empty() {
-        return Err(invalid(format!("Cannot update these configs dynamically: Set({})", names.join(", "))));
+        return Err(invalid(format!("Cannot update these configs dynamically: [{}]", names.join(", "))));
     }
-    for (name, value) in next {
-        let key = broker_key(name).ok_or_else(|| invalid(format!("Unknown broker config name: {name}")))?;
+    // A name that is not known is kept as it is: it may be of a plugin.
+    for (key, value) in next.iter().filter_map(|(name, value)| Some((broker_key(name)?, value))) {
         key.check(value).map_err(invalid)?;
     }
     let layers = image.layers(None);
@@ -306,45 +307,70 @@ fn describe_resource(
     resource: &DescribeConfigsResource,
     request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
-    let wanted = |key: &&'static Key| match &resource.configuration_keys {
-        Some(names) if !names.is_empty() => names.iter().any(|name| name.as_str() == key.name),
-        _ => true,
-    };
+    let wanted = |key: &&'static Key| is_asked(resource, key.name);
     let name = resource.resource_name.as_str();
     match resource.resource_type {
         RESOURCE_TOPIC => {
             check_name(name)?;
-            let topic = image.topic(name).ok_or(Refused { code: ErrorCode::UnknownTopicOrPartition, message: None })?;
+            let topic = image.topic(name).ok_or_else(|| refused(ErrorCode::UnknownTopicOrPartition, ""))?;
             let node = topic.partitions.first().map(|partition| partition.leader);
             let layers = image.layers(node);
-            let describe = |key| entry(key, layers.topic_values(key, &topic.overrides), false, request);
+            let describe = |key| {
+                let value = layers.topic_values(key, &topic.overrides).swap_remove(0).value;
+                entry(key, value, layers.topic_synonyms(key, &topic.overrides), false, request)
+            };
             Ok(TopicConfig::described_keys().filter(wanted).map(describe).collect())
         }
         RESOURCE_BROKER => {
             let node = parse_node(image, name)?;
+            let layers = image.layers(node);
+            // What was set under a name that is not known, the strongest value of each.
+            let mut unknown = BTreeMap::new();
+            for (layer, source) in
+                [(layers.dynamic_default, Source::DynamicDefaultBroker), (layers.dynamic, Source::DynamicBroker)]
+            {
+                let names = layer.into_iter().flat_map(BTreeMap::keys).filter(|name| broker_key(name).is_none());
+                unknown.extend(names.filter(|name| is_asked(resource, name)).map(|name| (name.as_str(), source)));
+            }
+            let unknown = unknown.into_iter().map(|(name, source)| unknown_entry(name, source, request));
+            let known = keys::broker_keys().filter(wanted);
             match node {
                 None => {
                     // All brokers: only what was set for all of them.
-                    let layers = image.layers(None);
                     let is_set = |key: &&'static Key| layers.dynamic_default.is_some_and(|d| d.contains_key(key.name));
                     let describe = |key| {
                         let mut found = layers.broker_values(key);
                         found.truncate(1);
-                        entry(key, found, !key.dynamic, request)
+                        entry(key, found[0].value.clone(), found, !key.dynamic, request)
                     };
-                    Ok(keys::broker_keys().filter(is_set).filter(wanted).map(describe).collect())
+                    Ok(known.filter(is_set).map(describe).chain(unknown).collect())
                 }
                 Some(node) => {
-                    let described = keys::broker_keys().filter(|key| !key.is_internal()).filter(wanted);
-                    Ok(described.map(|key| broker_entry(image, node, key, request)).collect())
+                    let described = known.filter(|key| !key.is_internal());
+                    Ok(described.map(|key| broker_entry(image, node, key, request)).chain(unknown).collect())
                 }
             }
         }
-        RESOURCE_BROKER_LOGGER | RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Ok(Vec::new()),
+        RESOURCE_BROKER_LOGGER if name.is_empty() => {
+            Err(refused(ErrorCode::InvalidRequest, "Broker id must not be empty"))
+        }
+        RESOURCE_BROKER_LOGGER => parse_node(image, name).map(|_| Vec::new()),
+        RESOURCE_CLIENT_METRICS if name.is_empty() => {
+            Err(refused(ErrorCode::InvalidRequest, "Client metrics subscription name must not be empty"))
+        }
+        RESOURCE_GROUP if name.is_empty() => Err(refused(ErrorCode::InvalidRequest, "Group name must not be empty")),
+        RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Ok(Vec::new()),
         other => {
             let message = format!("Unsupported resource type: {other}");
             Err(refused(ErrorCode::InvalidRequest, message))
         }
+    }
+}
+
+fn is_asked(resource: &DescribeConfigsResource, key: &str) -> bool {
+    match &resource.configuration_keys {
+        Some(names) if !names.is_empty() => names.iter().any(|name| name.as_str() == key),
+        _ => true,
     }
 }
 
@@ -355,7 +381,9 @@ fn broker_entry(
     key: &'static Key,
     request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResourceResult {
-    let mut found = image.layers(Some(node)).broker_values(key);
+    let layers = image.layers(Some(node));
+    let mut value = layers.broker_values(key).swap_remove(0).value;
+    let mut found = layers.broker_synonyms(key);
     let broker = image.brokers.get(&node);
     let own = match (key.name, broker) {
         ("node.id" | "broker.id", _) => Some(node.to_string()),
@@ -366,38 +394,55 @@ fn broker_entry(
         _ => None,
     };
     if let Some(own) = own {
-        found.retain(|f| f.source == crate::config::Source::Default);
-        found.insert(0, Found { key, value: Some(own.into()), source: crate::config::Source::StaticBroker });
+        value = Some(own.into());
+        found.retain(|f| f.source == Source::Default);
+        found.insert(0, Found { key, value: value.clone(), source: Source::StaticBroker });
     }
-    entry(key, found, !key.dynamic, request)
+    entry(key, value, found, !key.dynamic, request)
 }
 
+/// A name that nothing is known of might be a secret's: its value is not shown.
+fn unknown_entry(name: &str, source: Source, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let synonym = DescribeConfigsSynonym::default().with_name(StrBytes::from(name.to_string())).with_value(None);
+    let synonyms = request.include_synonyms.then(|| synonym.with_source(source as i8));
+    DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from(name.to_string()))
+        .with_value(None)
+        .with_read_only(true)
+        .with_config_source(source as i8)
+        .with_is_sensitive(true)
+        .with_synonyms(synonyms.into_iter().collect())
+        .with_documentation(None)
+}
+
+/// One key with its value, and where else it is set.
 fn entry(
     key: &'static Key,
-    found: Vec<Found<'_>>,
+    value: Option<Cow<'_, str>>,
+    synonyms: Vec<Found<'_>>,
     read_only: bool,
     request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResourceResult {
-    let shown = |found: &Found<'_>| match key.is_sensitive() {
+    let shown = |value: &Option<Cow<'_, str>>| match key.is_sensitive() {
         true => None,
-        false => found.value.as_ref().map(|value| StrBytes::from(value.to_string())),
+        false => value.as_ref().map(|value| StrBytes::from(value.to_string())),
     };
-    let synonyms = found.iter().filter(|f| request.include_synonyms && f.value.is_some()).map(|f| {
+    let source = synonyms.first().map_or(Source::Default, |found| found.source);
+    let synonyms = synonyms.iter().filter(|f| request.include_synonyms && f.value.is_some()).map(|f| {
         DescribeConfigsSynonym::default()
             .with_name(StrBytes::from_static_str(f.key.name))
-            .with_value(shown(f))
+            .with_value(shown(&f.value))
             .with_source(f.source as i8)
     });
     let documentation = match key.doc {
         "" => "Known from Apache Kafka's configuration; without effect in this broker.",
         doc => doc,
     };
-    let first = found.first();
     DescribeConfigsResourceResult::default()
         .with_name(StrBytes::from_static_str(key.name))
-        .with_value(first.and_then(shown))
+        .with_value(shown(&value))
         .with_read_only(read_only)
-        .with_config_source(first.map_or(crate::config::Source::Default, |f| f.source) as i8)
+        .with_config_source(source as i8)
         .with_is_sensitive(key.is_sensitive())
         .with_synonyms(synonyms.collect())
         .with_config_type(key.kind as i8)

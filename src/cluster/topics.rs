@@ -90,7 +90,6 @@ pub fn create(
     }
     if request.validate_only {
         records.clear();
-        results.iter_mut().for_each(|result| result.topic_id = Uuid::nil());
     }
     (records, CreateTopicsResponse::default().with_topics(results))
 }
@@ -177,6 +176,7 @@ fn create_one(
     let result = CreatableTopicResult::default()
         .with_name(topic.name.clone())
         .with_topic_id(id)
+        .with_error_message(None)
         .with_num_partitions(leaders.len() as i32)
         .with_replication_factor(1)
         .with_configs(Some(described(image, &overrides)));
@@ -408,9 +408,8 @@ fn add_partitions_to<'a>(
     loads: &mut Loads,
     left: &mut i32,
 ) -> Result<(&'a Topic, Vec<NodeId>), Refused> {
-    let existing = image.topic(&topic.name).ok_or_else(|| {
-        refused(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
-    })?;
+    let existing =
+        image.topic(&topic.name).ok_or(Refused { code: ErrorCode::UnknownTopicOrPartition, message: None })?;
     let have = existing.partitions.len() as i32;
     let invalid = |message: String| Err(refused(ErrorCode::InvalidPartitions, message));
     if topic.count == have {

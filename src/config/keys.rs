@@ -132,8 +132,11 @@ impl Key {
                         .is_some_and(|(p, b)| p.trim().parse::<u32>().is_ok() && b.trim().parse::<u32>().is_ok())
                 };
                 if trimmed != "*" && !list(trimmed).all(pair) {
-                    return Err(invalid(
-                        "must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                    let name = self.name;
+                    return Err(format!(
+                        "Invalid value [{}] for configuration {name}: {name} must be the literal '*' or a list of replicas in \
+                         the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                        list(trimmed).collect::<Vec<_>>().join(", ")
                     ));
                 }
             }
@@ -155,6 +158,13 @@ pub fn broker_key(name: &str) -> Option<&'static Key> {
 /// A topic's key by name.
 pub fn topic_key(name: &str) -> Option<&'static Key> {
     TOPIC_KEYS.get(name)
+}
+
+/// All names of the setting that a broker's key belongs to, the strongest first: `log.retention.ms`, then minutes, then
+/// hours.
+pub fn same_setting(key: &'static Key) -> Vec<&'static Key> {
+    let names = topic_keys().map(|topic| &topic.synonyms).find(|names| names.iter().any(|(k, _)| k.name == key.name));
+    names.filter(|names| names.len() > 1).map_or(vec![key], |names| names.iter().map(|(key, _)| *key).collect())
 }
 
 /// All keys of brokers, by name.

@@ -60,6 +60,27 @@ impl<'a> Layers<'a> {
         found
     }
 
+    /// What DescribeConfigs lists as the synonyms of a broker's key: the values of all names of the same setting, layer by
+    /// layer, each as it was given, from the first one that has the key's own name.
+    pub fn broker_synonyms(&self, key: &'static Key) -> Vec<Found<'a>> {
+        let names = keys::same_setting(key);
+        let mut found: Vec<_> = names.iter().flat_map(|name| self.set_values(name)).collect();
+        found.sort_by_key(|found| found.source as i8);
+        let default = |key: &&'static Key| {
+            let value = Some(Cow::Borrowed(key.default?));
+            Some(Found { key, value, source: Source::Default })
+        };
+        found.extend(names.iter().filter_map(default));
+        found.into_iter().skip_while(|found| found.key.name != key.name).collect()
+    }
+
+    /// The same of a topic's key: its own value, then what it defaults to.
+    pub fn topic_synonyms(&self, key: &'static Key, overrides: &'a BTreeMap<String, String>) -> Vec<Found<'a>> {
+        let own = overrides.get(key.name).map(|value| Found { key, value: Some(value.into()), source: Source::Topic });
+        let brokers = key.synonyms.first().map(|(broker_key, _)| self.broker_synonyms(broker_key));
+        own.into_iter().chain(brokers.unwrap_or_default()).collect()
+    }
+
     /// All values of a topic's key, the one that counts first, the default last.
     pub fn topic_values(&self, key: &'static Key, overrides: &'a BTreeMap<String, String>) -> Vec<Found<'a>> {
         let mut found = Vec::new();

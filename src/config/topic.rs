@@ -146,7 +146,7 @@ impl TopicConfig {
         };
         if v.flag("remote.storage.enable") {
             return Err("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with \
-                        remote storage."
+                        remote log storage."
                 .to_string());
         }
         if config.compaction_lag_ms_max.is_some_and(|max| config.compaction_lag_ms_min > max) {
