@@ -113,6 +113,27 @@ fn topic(name: &str, partitions: i32) -> CreatableTopic {
     topic.with_replication_factor(1).with_configs(vec![config])
 }
 
+/// librdkafka 2.3 sent gzip, snappy and lz4 uncompressed, because Produce was not offered from version 0 on.
+#[test]
+fn what_is_offered() {
+    let mut cluster = Cluster::start();
+    for version in versions(ApiKey::ApiVersions) {
+        let mut ask = |name: &'static str| {
+            let request = ApiVersionsRequest::default().with_client_software_name(name.into());
+            cluster.call(&request.with_client_software_version("1.0".into()), version)
+        };
+        let reply = ask("librdkafka");
+        for api in api::APIS {
+            let offered = reply.api_keys.iter().find(|offered| offered.api_key == api.key as i16).unwrap();
+            let lowest = if api.key == ApiKey::Produce { 0 } else { api.versions.0 };
+            assert_eq!((offered.min_version, offered.max_version), (lowest, api.versions.1));
+        }
+        for name in ["", "-kafka", "kafka.", "kaf ka"] {
+            assert_eq!(ask(name).error_code, if version < 3 { 0 } else { 42 }, "{name:?}");
+        }
+    }
+}
+
 #[test]
 fn topics_come_grow_and_go_in_every_version() {
     let mut cluster = Cluster::start();

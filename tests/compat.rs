@@ -80,7 +80,10 @@ const KAFKA: &[(i16, &str, i16, i16)] = &[
 
 /// What a served API does not do.
 const LIMITS: &[(i16, &str)] = &[
-    (0, "`compression.type` as Kafka; lz4 has one speed, whatever `compression.lz4.level`"),
+    (
+        0,
+        "offered from 0 on, for old librdkafka; `compression.type` as Kafka; lz4 has one speed, whatever `compression.lz4.level`",
+    ),
     (3, "each core is a broker with a node id and a port of its own"),
     (19, "replication factor 1: one host has one replica of each partition"),
     (22, "idempotent producers; transactional ones are refused"),

@@ -17,19 +17,26 @@ use crate::ids::{ReplyTo, Waiter};
 use crate::parts::Reply;
 use crate::wire::error_code::ErrorCode;
 
+/// Produce is offered from version 0 on, as Kafka 4 does (KAFKA-18659), though a request below its lowest version is refused:
+/// librdkafka before 2.11 takes a broker without it for one that knows no gzip, snappy or lz4, and sends records as they are.
 fn row(api: &super::Api) -> ApiVersion {
-    ApiVersion::default().with_api_key(api.key as i16).with_min_version(api.versions.0).with_max_version(api.versions.1)
+    let min = if api.key == ApiKey::Produce { 0 } else { api.versions.0 };
+    ApiVersion::default().with_api_key(api.key as i16).with_min_version(min).with_max_version(api.versions.1)
+}
+
+/// What a client may call itself: letters and digits, dots and dashes between them.
+fn is_software_name(name: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    name.chars().all(inside) && ends(name.chars().next()) && ends(name.chars().next_back())
 }
 
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: ApiVersionsRequest = decode_or_close!(request);
     let mut response = ApiVersionsResponse::default();
-    let named = |name: &StrBytes| {
-        let ok = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-        !name.is_empty() && name.chars().all(ok)
-    };
-    if request.to.version >= 3 && !(named(&message.client_software_name) && named(&message.client_software_version)) {
+    let named = is_software_name(&message.client_software_name) && is_software_name(&message.client_software_version);
+    if request.to.version >= 3 && !named {
         response.error_code = ErrorCode::InvalidRequest.code();
         return context.reply(request.to, &response);
     }
