@@ -134,6 +134,20 @@ fn what_is_offered() {
     }
 }
 
+/// Every Java client from 3.5 to 3.8 died in its first ApiVersions reply: "Expected minValue >= 1, [...] but received
+/// minValue: 0" (KAFKA-17492).
+#[test]
+fn features_that_begin_at_0_are_told_from_version_4_on() {
+    let mut cluster = Cluster::start();
+    for (version, told) in [(3, &["metadata.version"][..]), (4, &["group.version", "metadata.version"])] {
+        let request = ApiVersionsRequest::default().with_client_software_name("apache-kafka-java".into());
+        let reply = cluster.call(&request.with_client_software_version("3.7.1".into()), version);
+        let supported: Vec<_> = reply.supported_features.iter().map(|feature| &*feature.name).collect();
+        assert_eq!(supported, told, "v{version}");
+        assert_eq!(reply.finalized_features.len(), 2);
+    }
+}
+
 #[test]
 fn topics_come_grow_and_go_in_every_version() {
     let mut cluster = Cluster::start();

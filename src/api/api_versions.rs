@@ -3,7 +3,7 @@
 //! A version that is not served is answered in the form of version 0 with UNSUPPORTED_VERSION and the versions of this very
 //! API, so that a newer client can ask again (KIP-511).
 //!
-//! v3: flexible, but the reply's header never is; features (KIP-584).
+//! v3: flexible, but the reply's header never is; features (KIP-584). v4: also those whose lowest version is 0.
 
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
@@ -44,12 +44,16 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     if request.to.version >= 3 {
         let image = &context.broker.image;
         for (name, level) in &image.features {
-            response.supported_features.push(
-                SupportedFeatureKey::default()
-                    .with_name(StrBytes::from_string(name.clone()))
-                    .with_min_version(if name == "metadata.version" { 7 } else { 0 })
-                    .with_max_version(*level),
-            );
+            let min = if name == "metadata.version" { 7 } else { 0 };
+            // Java clients 3.5 to 3.8 ask with version 3 and end on a feature that begins at 0 (KAFKA-17492).
+            if min > 0 || request.to.version >= 4 {
+                response.supported_features.push(
+                    SupportedFeatureKey::default()
+                        .with_name(StrBytes::from_string(name.clone()))
+                        .with_min_version(min)
+                        .with_max_version(*level),
+                );
+            }
             response.finalized_features.push(
                 FinalizedFeatureKey::default()
                     .with_name(StrBytes::from_string(name.clone()))
