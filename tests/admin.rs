@@ -317,6 +317,26 @@ fn the_rest_in_every_version() {
         let response = cluster.call(&ListPartitionReassignmentsRequest::default(), version);
         assert_eq!((response.error_message, response.topics), (None, Vec::new()));
     }
+    for version in versions(ApiKey::DescribeQuorum) {
+        let asked = |topic: &str, indexes: &[i32]| {
+            let partition =
+                |index: &i32| describe_quorum_request::PartitionData::default().with_partition_index(*index);
+            let topic = describe_quorum_request::TopicData::default().with_topic_name(wire_name(topic));
+            vec![topic.with_partitions(indexes.iter().map(partition).collect())]
+        };
+        let request = DescribeQuorumRequest::default().with_topics(asked("__cluster_metadata", &[0]));
+        let response = cluster.call(&request, version);
+        let [partition] = &response.topics[0].partitions[..] else { panic!("{response:?}") };
+        let end = cluster.brokers[0].image.metadata_offset + 1;
+        let voters: Vec<_> = partition.current_voters.iter().map(|v| (v.replica_id.0, v.log_end_offset)).collect();
+        assert_eq!((partition.error_code, partition.leader_id.0, partition.leader_epoch), (0, 1, 1));
+        assert_eq!((partition.high_watermark, voters), (end, vec![(1, end)]));
+        assert_eq!(response.nodes.len(), usize::from(version >= 2));
+        for topics in [asked("t", &[0]), asked("__cluster_metadata", &[0, 1])] {
+            let response = cluster.call(&DescribeQuorumRequest::default().with_topics(topics), version);
+            assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == 3));
+        }
+    }
     for version in versions(ApiKey::DescribeClientQuotas) {
         let response = cluster.call(&DescribeClientQuotasRequest::default(), version);
         assert_eq!((response.error_code, response.entries), (0, Some(Vec::new())));

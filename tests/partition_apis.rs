@@ -8,14 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+use kafka_protocol::messages::alter_replica_log_dirs_response::AlterReplicaLogDirTopicResult;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    DeleteRecordsRequest, DescribeLogDirsRequest, DescribeProducersRequest, ListOffsetsRequest,
-    OffsetForLeaderEpochRequest, TopicName,
+    AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    ListOffsetsRequest, OffsetForLeaderEpochRequest, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Request as Message, StrBytes};
 use memory_disk::MemoryDisk;
@@ -107,7 +109,7 @@ impl World {
         assert!(api.versions().contains(&version), "{:?} v{version} is not served", api.key);
         let Handler::Plain(handle) = api.handler else { panic!("{:?} is handled elsewhere", api.key) };
         let mut body = Vec::new();
-        message.encode(&mut body, version).unwrap();
+        message.encode(&mut body, codec_version(M::KEY, version)).unwrap();
         let to = ReplyTo { waiter: Waiter(1), correlation_id: 7, api: M::KEY, version };
         let peer = "127.0.0.1:1".parse().unwrap();
         let mut context = Context { broker: &mut self.broker, disk: &mut self.disk, now: self.now, peer };
@@ -141,10 +143,25 @@ impl World {
     }
 }
 
+/// The version of `kafka-protocol` that reads and writes this one.
+fn codec_version(key: i16, version: i16) -> i16 {
+    match (key, version) {
+        (ListOffsetsRequest::KEY, 11) | (DescribeLogDirsRequest::KEY, 5) => version - 1,
+        _ => version,
+    }
+}
+
 fn decode<M: Message>(version: i16, frame: &[u8]) -> M::Response {
     let header = 8 + usize::from(reply_header_flexible(M::KEY, version));
-    let mut bytes = Bytes::copy_from_slice(&frame[header..]);
-    let response = M::Response::decode(&mut bytes, version).unwrap();
+    let mut frame = frame.to_vec();
+    assert_eq!(frame[..4], (frame.len() as u32 - 4).to_be_bytes());
+    if (M::KEY, version) == (DescribeLogDirsRequest::KEY, 5) {
+        // Kafka's version 5: `is_cordoned` before the tags of the one result and of the whole.
+        let is_cordoned = frame.len() - 3;
+        assert_eq!(frame.remove(is_cordoned), 0);
+    }
+    let mut bytes = Bytes::from(frame).slice(header..);
+    let response = M::Response::decode(&mut bytes, codec_version(M::KEY, version)).unwrap();
     assert!(bytes.is_empty());
     response
 }
@@ -173,6 +190,7 @@ fn offsets_are_found_by_time_in_every_codec() {
             assert_eq!(at(-3), special(7, 2500));
             assert_eq!(at(-4), if version >= 8 { (Fine, -1, 0) } else { (ErrorCode::UnsupportedVersion, -1, -1) });
             assert_eq!(at(-5), if version >= 9 { (Fine, -1, -1) } else { (ErrorCode::UnsupportedVersion, -1, -1) });
+            assert_eq!(at(-6), if version >= 11 { (Fine, -1, -1) } else { (ErrorCode::UnsupportedVersion, -1, -1) });
             assert_eq!(at(-9).0, ErrorCode::UnsupportedVersion);
         }
     }
@@ -359,7 +377,7 @@ fn producers_and_sizes_are_described() {
     assert_eq!((producer.producer_id.0, producer.producer_epoch, producer.last_sequence), (77, 0, 2));
     assert_eq!((producer.last_timestamp, producer.current_txn_start_offset), (1020, -1));
 
-    for version in 1..=4 {
+    for version in 1..=5 {
         let response = world.ask(version, &DescribeLogDirsRequest::default().with_topics(None));
         let sizes: Vec<_> =
             response.results[0].topics.iter().map(|t| (t.name.to_string(), t.partitions[0].partition_size)).collect();
@@ -371,5 +389,26 @@ fn producers_and_sizes_are_described() {
         let topic = DescribableLogDirTopic::default().with_topic(name("plain")).with_partitions(vec![1]);
         let response = world.ask(version, &DescribeLogDirsRequest::default().with_topics(Some(vec![topic])));
         assert!(response.results[0].topics.is_empty(), "partition 1 is another core's");
+    }
+}
+
+/// kafka-python's suite moves a replica to where it is, which Kafka takes for done.
+#[test]
+fn replicas_stay_in_the_one_log_directory() {
+    let mut world = World::new();
+    let here = world.ask(1, &DescribeLogDirsRequest::default().with_topics(None)).results[0].log_dir.clone();
+    for version in 1..=2 {
+        let mut ask = |dir: &StrBytes| -> Vec<(String, Vec<i16>)> {
+            let topic =
+                |topic: &str| AlterReplicaLogDirTopic::default().with_name(name(topic)).with_partitions(vec![0, 1, 9]);
+            let dir =
+                AlterReplicaLogDir::default().with_path(dir.clone()).with_topics(vec![topic("plain"), topic("no")]);
+            let response = world.ask(version, &AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]));
+            let codes = |t: &AlterReplicaLogDirTopicResult| t.partitions.iter().map(|p| p.error_code).collect();
+            response.results.iter().map(|t| (t.topic_name.to_string(), codes(t))).collect()
+        };
+        assert_eq!(ask(&here), [("no".to_string(), vec![3, 3, 3]), ("plain".to_string(), vec![0, 9, 3])]);
+        let elsewhere = StrBytes::from_static_str("/elsewhere");
+        assert_eq!(ask(&elsewhere), [("no".to_string(), vec![57; 3]), ("plain".to_string(), vec![57; 3])]);
     }
 }

@@ -1,11 +1,11 @@
-//! ListOffsets (key 2), versions 1..=10: the first or last offset of a partition, or the first at or after a time.
+//! ListOffsets (key 2), versions 1..=11: the first or last offset of a partition, or the first at or after a time.
 //!
 //! - A time is looked up in the indexes down to one batch, whose records then tell which of them is meant.
 //! - Index or batch not in the page cache: it is read ahead, and the request is parked until that is done. A shard never waits
 //!   for the disk.
 //!
 //! v2: isolation level. v4: leader epochs. v7: the record with the largest timestamp (-3). v8: first local offset (-4).
-//! v9: last tiered offset (-5), of which there is none.
+//! v9: last tiered offset (-5), v11: first offset to be tiered (-6), of which there are none.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,7 +16,7 @@ use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 
-use super::{Context, Outcome, Request};
+use super::{Context, Outcome, ReplyTo, Request};
 use crate::broker::{Broker, FoundOffset, Lookup, LookupState};
 use crate::decode_or_close;
 use crate::ids::{JobOwner, LeaderEpoch, Offset};
@@ -36,6 +36,10 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// Last version that `kafka-protocol` knows. The next one has the same fields.
+const CODEC_VERSION_MAX: i16 = 10;
 
 const READ_COMMITTED: i8 = 1;
 
@@ -56,7 +60,8 @@ impl From<StorageError> for Refused {
 
 /// Answers the request, or parks it.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
-    let message: ListOffsetsRequest = decode_or_close!(request);
+    let to = ReplyTo { version: request.to.version.min(CODEC_VERSION_MAX), ..request.to };
+    let message: ListOffsetsRequest = decode_or_close!(Request { to, ..*request });
     let Context { broker, disk, .. } = context;
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
@@ -70,7 +75,7 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
         false => one(broker, *disk, request.to.version, topic, asked, message.isolation_level),
     });
     let states: Vec<_> = states.collect();
-    let lookup = Lookup { to: request.to, request: message, states };
+    let lookup = Lookup { to, request: message, states };
     if is_known(&lookup) {
         return context.reply(lookup.to, &response(&lookup));
     }
@@ -163,6 +168,7 @@ fn since(timestamp: i64) -> i16 {
         MAX_TIMESTAMP => 7,
         EARLIEST_LOCAL => 8,
         LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
         _ => i16::MAX,
     }
 }
@@ -184,7 +190,7 @@ fn look_up(
             let epoch = log.leader_epochs().epoch_at(start).unwrap_or(leader_epoch);
             return Ok(FoundOffset { timestamp: -1, offset: start, epoch });
         }
-        LATEST_TIERED => return Ok(NONE),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Ok(NONE),
         MAX_TIMESTAMP => {
             let (largest, batch) = log.batch_of_max_timestamp(disk)?;
             first_record(disk, batch, start, |timestamp| timestamp == largest)?

@@ -14,6 +14,8 @@ pub struct ClusterImage {
     pub epoch: u64,
     /// Offset of the last metadata record folded in; -1: none.
     pub metadata_offset: i64,
+    /// The epoch that metadata records are written in: it rises with each start.
+    pub metadata_epoch: LeaderEpoch,
     /// From `meta.properties`.
     pub cluster_id: Arc<str>,
     /// The shards of this process: node ids from `local.first` on.
@@ -122,6 +124,7 @@ impl ClusterImage {
         ClusterImage {
             epoch: 0,
             metadata_offset: -1,
+            metadata_epoch: LeaderEpoch(0),
             cluster_id,
             local: LocalNodes { first: config.node_id, count: shards },
             brokers: BTreeMap::new(),

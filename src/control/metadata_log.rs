@@ -117,6 +117,11 @@ impl MetadataLog {
         self.next_offset
     }
 
+    /// The epoch of what is written.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
     /// Bytes since the last snapshot.
     pub fn size(&self) -> u64 {
         self.size

@@ -100,6 +100,7 @@ impl Control {
         log.append(disk, &records, now)?;
         image.epoch = 1;
         image.metadata_offset = log.next_offset().0 - 1;
+        image.metadata_epoch = log.epoch();
 
         let strays = find_strays(disk, &image, &history, &mut setup.new_id)?;
         let mut control = Control {

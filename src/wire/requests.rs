@@ -6,7 +6,7 @@ use super::shape::Field;
 use super::shape::kinds::*;
 
 /// By API key, sorted.
-pub(super) const REQUESTS: [(i16, &[Field]); 52] = [
+pub(super) const REQUESTS: [(i16, &[Field]); 53] = [
     (2, LIST_OFFSETS),
     (3, METADATA),
     (8, OFFSET_COMMIT),
@@ -49,6 +49,7 @@ pub(super) const REQUESTS: [(i16, &[Field]); 52] = [
     (49, ALTER_CLIENT_QUOTAS),
     (50, DESCRIBE_USER_SCRAM_CREDENTIALS),
     (51, ALTER_USER_SCRAM_CREDENTIALS),
+    (55, DESCRIBE_QUORUM),
     (60, DESCRIBE_CLUSTER),
     (61, DESCRIBE_PRODUCERS),
     (65, DESCRIBE_TRANSACTIONS),
@@ -404,6 +405,8 @@ const ALTER_USER_SCRAM_CREDENTIALS: &[Field] = &[
         &[string("name"), int8("mechanism"), int32("iterations"), bytes("salt"), bytes("salted password")],
     ),
 ];
+const DESCRIBE_QUORUM: &[Field] =
+    &[array("topics", &[string("topic name"), array("partitions", &[int32("partition index")])])];
 const DESCRIBE_CLUSTER: &[Field] = &[
     boolean("include cluster authorized operations"),
     int8("endpoint type").since(1),
