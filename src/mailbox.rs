@@ -106,10 +106,10 @@ pub enum ControlAnswer {
     AlterConfigs(AlterConfigsResponse),
     /// IncrementalAlterConfigs.
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
-    /// Those that could not be created, with Kafka's error code. The others are in the image now.
+    /// Topics that did not exist: created now, or why not.
     AutoCreatedTopics {
-        /// Name and error code.
-        failed: Vec<(TopicName, i16)>,
+        /// Name and Kafka's error code; 0: it is in the image now.
+        topics: Vec<(TopicName, i16)>,
         /// As given with the request.
         cause: Cause,
     },

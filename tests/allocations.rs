@@ -147,7 +147,6 @@ fn a_warm_data_path_does_not_allocate() {
         settings,
         config,
         shards: vec![ShardAddress { host: "127.0.0.1".into(), port: 1 }],
-        rack: None,
         new_id: Box::new(random_id),
     };
     let mut control = Control::open(&mut files, setup, clock::now()).expect("control");

@@ -33,8 +33,8 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
 
 fn created(context: &mut Context<'_>, to: ReplyTo, answered: ControlAnswer) -> Outcome {
     match answered {
-        ControlAnswer::AutoCreatedTopics { cause: Cause::FindCoordinator(message), failed } => {
-            for (name, code) in failed {
+        ControlAnswer::AutoCreatedTopics { cause: Cause::FindCoordinator(message), topics } => {
+            for (name, code) in topics.into_iter().filter(|(_, code)| *code != 0) {
                 log::error!("{name} cannot be created: error code {code}; groups are not served");
             }
             answer(context, to, &message)

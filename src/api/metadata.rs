@@ -1,8 +1,9 @@
 //! Metadata (key 3), versions 0..=13: which brokers there are, and who leads each partition.
 //!
 //! - Every shard answers for the whole cluster; each core is a broker with a port of its own.
-//! - A topic that does not exist and is asked for by name is created first, if the request and
-//!   `auto.create.topics.enable` allow it; the reply comes when every shard knows it.
+//! - A topic that does not exist and is asked for by name is created, if the request and `auto.create.topics.enable` allow
+//!   it. The reply comes when every shard knows it, but says UNKNOWN_TOPIC_OR_PARTITION as Kafka's does: clients ask again,
+//!   and one that looks whether a topic is gone is told so.
 //! - Any shard passes admin requests on, so each names itself as the controller.
 //!
 //! v0: no topics means all of them, later that is null.  v4: auto-creation is the client's choice.  v7: leader epochs.
@@ -43,8 +44,8 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
 
 fn finish(context: &mut Context<'_>, to: ReplyTo, answer_of_control: ControlAnswer) -> Outcome {
     match answer_of_control {
-        ControlAnswer::AutoCreatedTopics { failed, cause: Cause::Metadata(message) } => {
-            answer(context, to, &message, &failed)
+        ControlAnswer::AutoCreatedTopics { topics, cause: Cause::Metadata(message) } => {
+            answer(context, to, &message, &topics)
         }
         // The metadata log failed: the client asks again.
         _ => Outcome::Close,
@@ -58,7 +59,8 @@ fn missing(image: &ClusterImage, asked: &[MetadataRequestTopic]) -> Vec<TopicNam
     missing.map(|name| TopicName::from(name.as_str())).collect()
 }
 
-fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, failed: &[(TopicName, i16)]) -> Outcome {
+/// `created`: topics that came into being, or failed to, because this request names them.
+fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, created: &[(TopicName, i16)]) -> Outcome {
     let image = context.broker.image.clone();
     let brokers = image.alive_brokers().map(|broker| {
         let row = MetadataResponseBroker::default()
@@ -88,7 +90,7 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, fai
         true => image.topics.values().map(|topic| row(topic)).collect(),
         false => {
             let asked = message.topics.as_deref().unwrap_or_default();
-            asked.iter().map(|asked| find(&image, asked, failed).map_or_else(|error| error, row)).collect()
+            asked.iter().map(|asked| find(&image, asked, created).map_or_else(|error| error, row)).collect()
         }
     };
     context.reply(to, &response)
@@ -97,7 +99,7 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, fai
 fn find<'a>(
     image: &'a ClusterImage,
     asked: &MetadataRequestTopic,
-    failed: &[(TopicName, i16)],
+    created: &[(TopicName, i16)],
 ) -> Result<&'a Topic, MetadataResponseTopic> {
     let error = |code: i16| {
         let row = MetadataResponseTopic::default().with_error_code(code).with_topic_id(asked.topic_id);
@@ -110,16 +112,16 @@ fn find<'a>(
     let Some(name) = &asked.name else {
         return Err(error(ErrorCode::InvalidTopicException.code()).with_name(Some(wire_name(""))));
     };
-    image.topic(name).map(|topic| &**topic).ok_or_else(|| {
-        let code = match check_name(name) {
-            Err(refused) => refused.code.code(),
-            Ok(()) => {
-                let failure = failed.iter().find(|(failed, _)| **failed == ***name);
-                failure.map_or(ErrorCode::UnknownTopicOrPartition.code(), |(_, code)| *code)
-            }
-        };
-        error(code).with_name(Some(name.clone()))
-    })
+    let code = match created.iter().find(|(created, _)| **created == ***name) {
+        Some((_, 0)) => ErrorCode::UnknownTopicOrPartition.code(),
+        Some((_, failure)) => *failure,
+        None => match (image.topic(name), check_name(name)) {
+            (Some(topic), _) => return Ok(topic),
+            (None, Err(refused)) => refused.code.code(),
+            (None, Ok(())) => ErrorCode::UnknownTopicOrPartition.code(),
+        },
+    };
+    Err(error(code).with_name(Some(name.clone())))
 }
 
 fn topic_row(image: &ClusterImage, topic: &Topic) -> MetadataResponseTopic {

@@ -135,7 +135,6 @@ fn run_until_stopped(arguments: &Arguments) -> Result<()> {
             .enumerate()
             .map(|(i, shard)| ShardAddress { host: host.clone(), port: first_port(shard.address.port(), i) })
             .collect(),
-        rack: config.rack.clone().or_else(host_name),
         data_dir: data_dir.clone(),
         clock: clock::now,
     };

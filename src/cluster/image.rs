@@ -71,7 +71,7 @@ pub struct Broker {
     pub host: Arc<str>,
     /// Port of `host`.
     pub port: u16,
-    /// The host, or `broker.rack`.
+    /// `broker.rack`.
     pub rack: Option<Arc<str>>,
     /// Its shard in this process; `None`: on another host, or a core that is gone.
     pub shard: Option<ShardId>,

@@ -186,8 +186,8 @@ impl Control {
                 (records, ControlAnswer::IncrementalAlterConfigs(response))
             }
             ControlRequest::AutoCreateTopics { names, cause } => {
-                let (records, failed) = auto_create(image, names, &mut creation);
-                (records, ControlAnswer::AutoCreatedTopics { failed, cause })
+                let (records, topics) = auto_create(image, names, &mut creation);
+                (records, ControlAnswer::AutoCreatedTopics { topics, cause })
             }
             ControlRequest::AllocateProducerIds => {
                 let first = image.next_producer_id;
@@ -233,9 +233,8 @@ fn auto_create(
     names.retain(|name| image.topic(name).is_none());
     let request = topics::auto_creation(image, &names);
     let (records, response) = topics::create(image, &request, creation);
-    let failed = response.topics.iter().filter(|topic| topic.error_code != 0);
-    let failed = failed.map(|topic| (TopicName::from(topic.name.as_str()), topic.error_code)).collect();
-    (records, failed)
+    let results = response.topics.iter().map(|topic| (TopicName::from(topic.name.as_str()), topic.error_code));
+    (records, results.collect())
 }
 
 /// Ids that are never nil and never begin with a dash in base64, which command lines would take for an option.

@@ -36,8 +36,6 @@ pub struct Setup {
     pub config: Arc<BrokerConfig>,
     /// Where clients reach each shard, by shard.
     pub shards: Vec<ShardAddress>,
-    /// Failure domain of this host.
-    pub rack: Option<String>,
     /// Makes ids (`control::random_id`; the simulation has its own).
     pub new_id: Box<dyn FnMut() -> Uuid>,
 }
@@ -172,7 +170,7 @@ fn register(image: &ClusterImage, setup: &mut Setup, directory: Uuid, first_offs
             broker_epoch: first_offset + index as i64,
             endpoints: vec![("PLAINTEXT".to_string(), address.host.clone(), address.port)],
             features: FEATURES.iter().map(|(name, level)| (name.to_string(), 0, *level)).collect(),
-            rack: setup.rack.clone(),
+            rack: setup.config.rack.clone(),
             fenced: false,
             log_dirs: vec![directory],
         }));

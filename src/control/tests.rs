@@ -71,7 +71,6 @@ fn setup(shards: u16) -> Setup {
         settings: Arc::new(Settings::default()),
         config: Arc::new(BrokerConfig::kafka_default()),
         shards: (0..shards).map(address).collect(),
-        rack: Some("host".to_string()),
         new_id: Box::new(random_id),
     }
 }

@@ -22,8 +22,6 @@ pub struct Start {
     pub config: Arc<BrokerConfig>,
     /// Where clients reach each shard, by shard.
     pub shards: Vec<super::ShardAddress>,
-    /// Failure domain of this host.
-    pub rack: Option<String>,
     /// The data directory; it exists.
     pub data_dir: PathBuf,
     /// Reads the clocks.
@@ -39,13 +37,8 @@ pub fn start(
     let (ready, started) = channel();
     let body = move || {
         let mut disk = Files::new(start.data_dir);
-        let setup = Setup {
-            settings: start.settings,
-            config: start.config,
-            shards: start.shards,
-            rack: start.rack,
-            new_id: Box::new(random_id),
-        };
+        let setup =
+            Setup { settings: start.settings, config: start.config, shards: start.shards, new_id: Box::new(random_id) };
         match Control::open(&mut disk, setup, (start.clock)()) {
             Err(error) => drop(ready.send(Err(error))),
             Ok(control) => {

@@ -57,7 +57,6 @@ impl Host {
             settings,
             config,
             shards: vec![ShardAddress { host: "127.0.0.1".into(), port: 9092 }],
-            rack: None,
             new_id: Box::new(move || {
                 uuid::Uuid::from_u64_pair(ids.random_below(u64::MAX), 1 << 63 | ids.random_below(1 << 60))
             }),
