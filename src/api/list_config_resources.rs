@@ -1,19 +1,17 @@
 //! ListConfigResources (key 74), versions 0..=1: what can be configured.
 //!
-//! v0 (ListClientMetricsResources): only client metrics, of which there are none.  v1: by type; none means all.
+//! v0 (ListClientMetricsResources): only client metrics.  v1: by type; none means all.
 
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
 use super::topology::text;
 use super::{Context, Outcome, Request};
-use crate::cluster::record::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::cluster::record::{RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC};
 use crate::decode_or_close;
 use crate::wire::error_code::ErrorCode;
 
 const RESOURCE_BROKER_LOGGER: i8 = 8;
-const RESOURCE_CLIENT_METRICS: i8 = 16;
-const RESOURCE_GROUP: i8 = 32;
 
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
@@ -34,7 +32,10 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
             RESOURCE_BROKER | RESOURCE_BROKER_LOGGER => {
                 image.alive_brokers().map(|broker| text(&broker.id.to_string())).collect()
             }
-            RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Vec::new(),
+            RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => {
+                let of_type = image.named_configs.keys().filter(|(of, _)| *of == resource_type);
+                of_type.map(|(_, name)| text(name)).collect()
+            }
             _ => {
                 let error = ErrorCode::UnsupportedVersion.code();
                 return context.reply(request.to, &ListConfigResourcesResponse::default().with_error_code(error));

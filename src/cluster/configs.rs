@@ -16,7 +16,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::image::ClusterImage;
-use super::record::{RESOURCE_BROKER, RESOURCE_TOPIC, Record};
+use super::record::{RESOURCE_BROKER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP, RESOURCE_TOPIC, Record};
 use super::topics::check_name;
 use super::{Refused, refused, repeated};
 use crate::config::keys::{self, Key, Kind, broker_key, topic_key};
@@ -25,12 +25,10 @@ use crate::config::{BrokerConfig, Layers, Source, TopicConfig};
 use crate::ids::NodeId;
 use crate::wire::error_code::ErrorCode;
 
+mod named;
+
 /// Resource type of a broker's loggers.
 const RESOURCE_BROKER_LOGGER: i8 = 8;
-/// Resource type of client metrics subscriptions.
-const RESOURCE_CLIENT_METRICS: i8 = 16;
-/// Resource type of a group.
-const RESOURCE_GROUP: i8 = 32;
 
 /// What a request does to one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,9 +176,10 @@ fn change<'a>(
                 "This broker's log levels cannot be changed while it runs.",
             ));
         }
-        RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => {
-            return Err(refused(ErrorCode::InvalidRequest, "Only topics and brokers can be configured."));
+        RESOURCE_CLIENT_METRICS => {
+            (named::current(image, resource_type, resource_name).unwrap_or(&NOTHING), keys::client_metrics_key)
         }
+        RESOURCE_GROUP => (named::current(image, resource_type, resource_name).unwrap_or(&NOTHING), keys::group_key),
         other => return Err(refused(ErrorCode::InvalidRequest, format!("Unknown resource type {other}"))),
     };
     let operations = operations(current);
@@ -197,7 +196,8 @@ fn change<'a>(
             let resolved = TopicConfig::resolve(&next, &image.layers(None));
             resolved.map_err(|message| refused(ErrorCode::InvalidConfig, message))?;
         }
-        _ => check_broker_change(image, resource_name, &operations, &next)?,
+        RESOURCE_BROKER => check_broker_change(image, resource_name, &operations, &next)?,
+        _ => named::check(image, resource_type, resource_name, &next)?,
     }
     let record = |(name, _): &(&str, Operation<'_>)| Record::Config {
         resource_type,
@@ -355,11 +355,7 @@ fn describe_resource(
             Err(refused(ErrorCode::InvalidRequest, "Broker id must not be empty"))
         }
         RESOURCE_BROKER_LOGGER => parse_node(image, name).map(|_| Vec::new()),
-        RESOURCE_CLIENT_METRICS if name.is_empty() => {
-            Err(refused(ErrorCode::InvalidRequest, "Client metrics subscription name must not be empty"))
-        }
-        RESOURCE_GROUP if name.is_empty() => Err(refused(ErrorCode::InvalidRequest, "Group name must not be empty")),
-        RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => Ok(Vec::new()),
+        RESOURCE_CLIENT_METRICS | RESOURCE_GROUP => named::describe(image, resource, request),
         other => {
             let message = format!("Unsupported resource type: {other}");
             Err(refused(ErrorCode::InvalidRequest, message))

@@ -162,6 +162,19 @@ impl Fold {
                 }
                 self.brokers_reconfigured = true;
             }
+            Record::Config {
+                resource_type: resource_type @ (record::RESOURCE_CLIENT_METRICS | record::RESOURCE_GROUP),
+                resource_name,
+                name,
+                value,
+            } => {
+                let key = (resource_type, resource_name);
+                let configs = self.image.named_configs.entry(key.clone()).or_default();
+                set(configs, name, value);
+                if configs.is_empty() {
+                    self.image.named_configs.remove(&key);
+                }
+            }
             Record::FeatureLevel { name, level: 0 } => {
                 self.image.features.remove(&name);
             }

@@ -28,6 +28,8 @@ pub struct ClusterImage {
     pub topics_by_id: BTreeMap<TopicId, Arc<Topic>>,
     /// Configuration set at run time for one broker; `None`: for all of them.
     pub dynamic_configs: BTreeMap<Option<NodeId>, BTreeMap<String, String>>,
+    /// Configuration of what is only a name here, groups and client metrics subscriptions, by resource type and name.
+    pub named_configs: BTreeMap<(i8, String), BTreeMap<String, String>>,
     /// What the configuration file and the command line set.
     pub settings: Arc<Settings>,
     /// `settings` with the dynamic configuration of all brokers over it.
@@ -131,6 +133,7 @@ impl ClusterImage {
             topics: BTreeMap::new(),
             topics_by_id: BTreeMap::new(),
             dynamic_configs: BTreeMap::new(),
+            named_configs: BTreeMap::new(),
             settings,
             config,
             node_configs: BTreeMap::new(),

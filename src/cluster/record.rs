@@ -33,6 +33,10 @@ const FRAME_VERSION: u32 = 1;
 pub const RESOURCE_TOPIC: i8 = 2;
 /// `ConfigRecord::resource_type` of a broker; the empty name is all of them.
 pub const RESOURCE_BROKER: i8 = 4;
+/// `ConfigRecord::resource_type` of a client metrics subscription.
+pub const RESOURCE_CLIENT_METRICS: i8 = 16;
+/// `ConfigRecord::resource_type` of a group.
+pub const RESOURCE_GROUP: i8 = 32;
 
 /// One change of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +75,9 @@ pub enum Record {
     },
     /// A configuration was set or (`None`) deleted.
     Config {
-        /// `RESOURCE_TOPIC` or `RESOURCE_BROKER`.
+        /// One of `RESOURCE_TOPIC` and its neighbours.
         resource_type: i8,
-        /// Topic name, node id, or empty for all brokers.
+        /// Name of the topic, subscription or group; node id, or empty for all brokers.
         resource_name: String,
         /// Its key.
         name: String,

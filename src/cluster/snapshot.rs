@@ -54,6 +54,14 @@ pub fn records(image: &ClusterImage, directory: Uuid) -> Vec<Record> {
             value: Some(value.clone()),
         }));
     }
+    for ((resource_type, resource_name), configs) in &image.named_configs {
+        records.extend(configs.iter().map(|(name, value)| Record::Config {
+            resource_type: *resource_type,
+            resource_name: resource_name.clone(),
+            name: name.clone(),
+            value: Some(value.clone()),
+        }));
+    }
     if let Some(node) = image.brokers.keys().next() {
         records.push(Record::ProducerIds { broker: *node, broker_epoch: -1, next: image.next_producer_id });
     }

@@ -1,4 +1,5 @@
-//! The tables of all keys: `broker_keys.txt` and `topic_keys.txt`, Kafka's names, types, defaults and bounds.
+//! The tables of all keys: `broker_keys.txt`, `topic_keys.txt` and the two small ones of groups and client metrics
+//! subscriptions. Kafka's names, types, defaults and bounds.
 //! A value is checked here and nowhere else; the messages are those Kafka's clients show to their users.
 
 use std::collections::BTreeMap;
@@ -160,6 +161,26 @@ pub fn topic_key(name: &str) -> Option<&'static Key> {
     TOPIC_KEYS.get(name)
 }
 
+/// A group's key by name.
+pub fn group_key(name: &str) -> Option<&'static Key> {
+    GROUP_KEYS.get(name)
+}
+
+/// The key of a client metrics subscription by name.
+pub fn client_metrics_key(name: &str) -> Option<&'static Key> {
+    CLIENT_METRICS_KEYS.get(name)
+}
+
+/// All keys of groups, by name.
+pub fn group_keys() -> impl Iterator<Item = &'static Key> {
+    GROUP_KEYS.values()
+}
+
+/// All keys of client metrics subscriptions, by name.
+pub fn client_metrics_keys() -> impl Iterator<Item = &'static Key> {
+    CLIENT_METRICS_KEYS.values()
+}
+
 /// All names of the setting that a broker's key belongs to, the strongest first: `log.retention.ms`, then minutes, then
 /// hours.
 pub fn same_setting(key: &'static Key) -> Vec<&'static Key> {
@@ -183,8 +204,18 @@ static BROKER_KEYS: LazyLock<BTreeMap<&'static str, Key>> = LazyLock::new(|| {
         .collect()
 });
 
-static TOPIC_KEYS: LazyLock<BTreeMap<&'static str, Key>> = LazyLock::new(|| {
-    rows(include_str!("topic_keys.txt"))
+static TOPIC_KEYS: LazyLock<BTreeMap<&'static str, Key>> =
+    LazyLock::new(|| keys_over_brokers(include_str!("topic_keys.txt")));
+
+static GROUP_KEYS: LazyLock<BTreeMap<&'static str, Key>> =
+    LazyLock::new(|| keys_over_brokers(include_str!("group_keys.txt")));
+
+static CLIENT_METRICS_KEYS: LazyLock<BTreeMap<&'static str, Key>> =
+    LazyLock::new(|| keys_over_brokers(include_str!("client_metrics_keys.txt")));
+
+/// A table whose fifth column names the brokers' keys that are defaulted to.
+fn keys_over_brokers(table: &'static str) -> BTreeMap<&'static str, Key> {
+    rows(table)
         .map(|row| {
             let synonyms = row[4].split(' ').filter(|s| !s.is_empty() && *s != "-").map(|synonym| {
                 let (name, factor) = synonym.split_once('*').unwrap_or((synonym, "1"));
@@ -194,7 +225,7 @@ static TOPIC_KEYS: LazyLock<BTreeMap<&'static str, Key>> = LazyLock::new(|| {
             (row[0], Key { synonyms: synonyms.collect(), ..key(&row) })
         })
         .collect()
-});
+}
 
 fn rows(table: &'static str) -> impl Iterator<Item = [&'static str; 6]> {
     table.lines().filter(|line| !line.starts_with('#')).map(|line| {
@@ -250,13 +281,13 @@ mod tests {
     #[test]
     fn tables_hold_valid_defaults() {
         assert!(broker_keys().count() > 300 && topic_keys().count() > 30);
-        for key in broker_keys().chain(topic_keys()) {
+        for key in broker_keys().chain(topic_keys()).chain(group_keys()).chain(client_metrics_keys()) {
             if let Some(default) = key.default.filter(|d| !d.is_empty()) {
                 assert_eq!(key.check(default), Ok(()), "{}", key.name);
             }
         }
-        for key in topic_keys() {
-            // A topic's default is what its broker keys default to.
+        for key in topic_keys().chain(group_keys()) {
+            // A topic's (or group's) default is what its broker keys default to.
             if let Some((synonym, factor)) = key.synonyms.last() {
                 match (key.kind, synonym.default) {
                     (Kind::Long | Kind::Int, Some(default)) => {

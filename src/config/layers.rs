@@ -21,6 +21,10 @@ pub enum Source {
     StaticBroker = 4,
     /// Kafka's default.
     Default = 5,
+    /// Set for the client metrics subscription.
+    ClientMetrics = 7,
+    /// Set for the group.
+    Group = 8,
 }
 
 /// A value with the name it was set under.

@@ -160,6 +160,53 @@ fn brokers_keep_names_that_are_not_known() {
     assert!(cluster.image.dynamic_configs.keys().eq([&Some(NodeId(1))]));
 }
 
+/// Kafka's tools set them whether or not anything acts on them, and librdkafka's tests expect a group's back.
+#[test]
+fn groups_and_subscriptions_are_configured() {
+    let mut cluster = Cluster::new();
+    let session = "consumer.session.timeout.ms";
+    let described = |cluster: &Cluster| {
+        let entry = cluster.describe(RESOURCE_GROUP, "g", session);
+        (entry.value.as_deref().unwrap_or_default().to_string(), entry.config_source, synonyms(&entry))
+    };
+    let default = ("group.consumer.session.timeout.ms".to_string(), "45000".to_string(), 5);
+    assert_eq!(described(&cluster), ("45000".into(), 5, vec![default.clone()]));
+    assert_eq!(cluster.alter(RESOURCE_GROUP, "g", &[(SET, session, Some("50000"))]).0, 0);
+    assert_eq!(described(&cluster), ("50000".into(), 8, vec![(session.into(), "50000".into(), 8), default]));
+    for (key, value, message) in [
+        (session, "1", format!("{session} must be greater than or equal to group.consumer.min.session.timeout.ms")),
+        (session, "70000", format!("{session} must be less than or equal to group.consumer.max.session.timeout.ms")),
+        (session, "soon", format!("Invalid value soon for configuration {session}: Not a number of type INT")),
+        (
+            "streams.num.standby.replicas",
+            "9",
+            "streams.num.standby.replicas must be less than or equal to group.streams.max.standby.replicas".into(),
+        ),
+        ("no.such", "1", "Unknown group config name: no.such".into()),
+    ] {
+        assert_eq!(cluster.alter(RESOURCE_GROUP, "g", &[(SET, key, Some(value))]), (40, message));
+    }
+    assert_eq!(cluster.alter(RESOURCE_GROUP, "", &[]).0, 42);
+
+    let interval = cluster.describe(RESOURCE_CLIENT_METRICS, "m", "interval.ms");
+    assert_eq!((interval.value.as_deref(), interval.config_source, interval.synonyms), (Some("300000"), 5, Vec::new()));
+    let set = [(SET, "interval.ms", Some("500")), (SET, "match", Some("client_id=a.*"))];
+    assert_eq!(cluster.alter(RESOURCE_CLIENT_METRICS, "m", &set).0, 0);
+    let interval = cluster.describe(RESOURCE_CLIENT_METRICS, "m", "interval.ms");
+    assert_eq!((interval.value.as_deref(), interval.config_source), (Some("500"), 7));
+    assert_eq!(cluster.alter(RESOURCE_CLIENT_METRICS, "m", &[(SET, "interval.ms", Some("1"))]).0, 42);
+    assert_eq!(cluster.alter(RESOURCE_CLIENT_METRICS, "m", &[(SET, "no.such", Some("1"))]).0, 42);
+    assert_eq!(
+        cluster.alter(RESOURCE_CLIENT_METRICS, "m", &[(APPEND, "match", Some("name=b"))]),
+        (40, "Illegal client matching pattern: name=b".into())
+    );
+    let mut copy = Cluster::new();
+    copy.fold(crate::cluster::snapshot::records(&cluster.image, Uuid::nil()));
+    assert_eq!((copy.image.named_configs.len(), &copy.image.named_configs), (2, &cluster.image.named_configs));
+    assert_eq!(cluster.alter(RESOURCE_GROUP, "g", &[(DELETE, session, None)]).0, 0);
+    assert_eq!(cluster.image.named_configs.keys().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["m"]);
+}
+
 /// Synonyms begin with the first value that has the name that Kafka looks for: of `retention.ms` it is `log.retention.ms`,
 /// so that `log.retention.hours` alone, which decides the value, is not listed.
 #[test]
