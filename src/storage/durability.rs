@@ -17,6 +17,8 @@ use crate::parts::OpenFile;
 
 /// Smaller logs get no space reserved: most partitions stay small.
 const PREALLOCATE_FROM: u64 = 1 << 20;
+/// A log that fills a segment within this time gets space for the next one from its beginning.
+const FAST_SEGMENT_MS: u64 = 10_000;
 /// Write-back ranges of one log under way.
 const WRITE_BACKS_MAX: u8 = 2;
 /// Files and indexes that were not used for so long are let go.
@@ -36,6 +38,10 @@ pub(super) struct Durability {
     /// Bytes reserved in the active segment's file.
     pub preallocated: u64,
     preallocating: bool,
+    /// When the active segment began (monotonic ms).
+    active_since_ms: u64,
+    /// The segment before the active one was filled within `FAST_SEGMENT_MS`.
+    fills_fast: bool,
     /// Write-back was started up to here: a segment's base offset, a position in it.
     write_back_from: (Offset, u32),
     write_backs: u8,
@@ -117,6 +123,8 @@ impl Durability {
     pub fn new_active(&mut self, preallocated: u64) {
         self.preallocated = preallocated;
         self.preallocating = false;
+        self.fills_fast = self.active_since_ms > 0 && self.now_ms < self.active_since_ms + FAST_SEGMENT_MS;
+        self.active_since_ms = self.now_ms;
     }
     /// Is a segment's file still to be removed?
     pub fn removes_logs(&self) -> bool {
@@ -208,14 +216,20 @@ impl Log {
         self.advance(disk);
     }
 
-    /// Reserves space ahead of the writer; the steps grow with the segment, so a small one reserves little.
+    /// Reserves space ahead of the writer, which spares each append the file system's own reckoning. The steps grow with the
+    /// segment, so a small one reserves little, unless the one before was filled in no time.
     fn preallocate(&mut self, disk: &mut dyn Disk) {
         let Some(active) = self.segments.back() else { return };
         let size = u64::from(active.size);
-        let step = size.min(self.config.preallocate_step_bytes);
         let full = u64::from(self.config.segment_bytes);
+        let expected = if self.durability.fills_fast { full } else { size };
+        let step = expected.min(self.config.preallocate_step_bytes);
         let position = self.durability.preallocated.max(size);
-        if size < PREALLOCATE_FROM || self.durability.preallocating || position >= full || position - size > step / 2 {
+        if expected < PREALLOCATE_FROM
+            || self.durability.preallocating
+            || position >= full
+            || position - size > step / 2
+        {
             return;
         }
         let Some(file) = active.file.clone() else { return };
