@@ -1,5 +1,5 @@
-//! Compaction of this core's logs: one at a time, the most urgent first, a slice per turn of the loop, so that no request waits for more
-//! than a slice; and between two slices the core belongs to requests for twice as long.
+//! Compaction of this core's logs: one at a time, the most urgent first, a slice per turn of the loop. A slice is made of small pieces and
+//! ends when a request has come; between two slices the core belongs to requests for twice as long.
 
 use super::Broker;
 use crate::ids::{JobOwner, Now};
@@ -65,7 +65,7 @@ impl Broker {
         if self.config.cleaner_enable { self.compaction.next_ns } else { u64::MAX }
     }
 
-    /// Looks for a log to clean, or works on one for a slice. `compaction_took` is to be told how long that was.
+    /// Looks for a log to clean, or works on one for a piece of a slice. At the slice's end `compaction_took` is to be told how long it was.
     pub fn compact(&mut self, disk: &mut dyn Disk, now: Now) {
         let backoff_ns = self.config.cleaner_backoff_ms.saturating_mul(1_000_000);
         let slot = self.compaction.slot.or_else(|| self.most_urgent(now));
@@ -89,8 +89,8 @@ impl Broker {
             }
             Ok(Cleaning::Nothing) => self.compaction.slot = None,
             Ok(Cleaning::Done(cleaned)) => {
-                // Another log may have waited meanwhile.
-                self.compaction.next_ns = now.monotonic_ns;
+                // Another log may have waited meanwhile. Not in this slice: it belongs to this log's account.
+                self.compaction.next_ns = now.monotonic_ns + 1;
                 self.compaction.cleaned = Some(cleaned);
             }
             Err(error) => {

@@ -96,6 +96,8 @@ impl KernelRing {
             // Completions are worked off when this thread asks for them, not whenever it happens to enter the
             // kernel: they come in batches, and never interrupt a handler. Needs SINGLE_ISSUER; kernel 6.1.
             .setup_defer_taskrun()
+            // A flag in shared memory says that there are some to be worked off: `has_completions`.
+            .setup_taskrun_flag()
             // A bad entry fails alone and does not hold back those behind it.
             .setup_submit_all()
             // Each submission completes once or, for multishot, many times: room for a burst.
@@ -172,6 +174,11 @@ impl KernelRing {
             e if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EAGAIN)) => Ok(()),
             e => Err(e),
         }
+    }
+
+    /// Completions are there, or come with the next enter.
+    pub fn has_completions(&mut self) -> bool {
+        !self.early.is_empty() || self.ring.submission().taskrun() || !self.ring.completion().is_empty()
     }
 
     /// Moves all completions out.

@@ -119,6 +119,8 @@ pub trait Ring {
     fn give_buffer(&mut self, buffer: ReceiveBuffer);
     /// Lets go of files whose bytes peers have acknowledged by now. Called when a log waits to recycle or remove a file.
     fn release_acknowledged(&mut self);
+    /// Would `wait` hand something out at once? Costs no system call: background work asks between two pieces of it. A hint.
+    fn has_events(&mut self) -> bool;
     /// Submits what was asked for, waits until something happens or the deadline (monotonic ns) passes, and appends
     /// what happened to `events`. A deadline that has passed: does not wait.
     fn wait(&mut self, deadline_ns: Option<u64>, events: &mut Vec<Event>) -> io::Result<()>;

@@ -292,6 +292,9 @@ impl Ring for Uring {
             connection.pins.release_acknowledged(connection.fd, connection.queue.sent());
         }
     }
+    fn has_events(&mut self) -> bool {
+        self.kernel.has_completions()
+    }
     fn wait(&mut self, deadline_ns: Option<u64>, events: &mut Vec<Event>) -> io::Result<()> {
         let before = events.len();
         loop {

@@ -19,6 +19,8 @@ const INITIAL_TASK_DELAY_NS: u64 = 30_000_000_000;
 const STOP_WAIT_NS: u64 = 2_000_000_000;
 /// How much longer a stop waits for disk jobs.
 const STOP_JOBS_WAIT_NS: u64 = 30_000_000_000;
+/// How long compaction works at a stretch.
+const COMPACTION_NS: u64 = 50_000;
 /// Longest sleep of the loop.
 const SLEEP_MAX_NS: u64 = 1_000_000_000;
 /// Sleep while a connection waits for memory.
@@ -87,9 +89,7 @@ impl<I: Ring + Disk> Shard<I> {
             }
         }
         if now_ns >= self.broker.compaction_next_ns() && !self.stopping {
-            let begun = self.io.now();
-            self.broker.compact(&mut self.io, begun);
-            self.broker.compaction_took(begun, self.io.now().monotonic_ns - begun.monotonic_ns);
+            self.compact();
         }
         if now_ns >= self.timers.acknowledged_ns {
             self.io.release_acknowledged();
@@ -112,6 +112,20 @@ impl<I: Ring + Disk> Shard<I> {
         if self.stopping {
             self.stop_when_quiet(now_ns);
         }
+    }
+
+    /// Compaction works until its time is over or something happens that somebody waits for.
+    fn compact(&mut self) {
+        let begun = self.io.now();
+        let mut took_ns = 0;
+        while took_ns < COMPACTION_NS && self.broker.compaction_next_ns() <= begun.monotonic_ns {
+            self.broker.compact(&mut self.io, begun);
+            took_ns = self.io.now().monotonic_ns - begun.monotonic_ns;
+            if self.io.has_events() {
+                break;
+            }
+        }
+        self.broker.compaction_took(begun, took_ns);
     }
 
     fn close_idle(&mut self, now_ns: u64) {

@@ -1,5 +1,5 @@
 //! The cleaner: compaction of one log in slices. First the dirty part is read and the last offset of each key noted; then all segments up to its end are
-//! rewritten, several into one. A slice costs some 50 us, however large the batches (`clean_batch`), and reads only from the page cache: what is cold is
+//! rewritten, several into one. A slice costs some 10 us, however large the batches (`clean_batch`), and reads only from the page cache: what is cold is
 //! read ahead by a job.
 //!
 //! The swap survives a crash at any point (docs/formats/log.md): `<base>.log.cleaned` is written and synced, renamed to `<base>.<end>.swap`, which
@@ -20,8 +20,8 @@ use crate::ids::{Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
 use crate::wire::batch::HeaderView;
 
-/// What a slice may cost, as `clean_batch` reckons.
-const SLICE_NS: i64 = 50_000;
+/// What a call of `clean` may cost, as `clean_batch` reckons.
+const SLICE_NS: i64 = 10_000;
 /// Read from the device at once.
 const READ_AHEAD_SIZE: u64 = 4 << 20;
 /// Written at once.
