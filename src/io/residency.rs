@@ -22,6 +22,9 @@ const MEMORY_SIZE: usize = 1024;
 const PAGE_SIZE: u64 = 4096;
 /// A cold range is waited for in windows of this size.
 pub(super) const COLD_WINDOW_SIZE: u32 = 1024 * 1024;
+/// Pages for so much are allocated, and their reads started, at a stretch: on a kernel that is not preempted the shard waits
+/// for the end of it when its own work comes, some 25 us.
+const BEGUN_AT_ONCE: u32 = 256 * 1024;
 /// At least this much is read at once.
 const COLD_BEGUN_SIZE_MIN: u32 = 256 * 1024;
 
@@ -220,18 +223,20 @@ impl Uring {
         // being read would make a `sendfile` wait. SAFETY: plain call on the descriptor of an open file.
         unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_RANDOM) };
         let begun = (2 * size).max(COLD_BEGUN_SIZE_MIN);
-        let begin = opcode::Fadvise::new(types::Fd(fd), begun as libc::off_t, libc::POSIX_FADV_WILLNEED)
-            .offset(position.0)
-            .build()
-            // The wait comes after it, whatever became of it.
-            .flags(squeue::Flags::IO_HARDLINK);
+        for at in (0..begun).step_by(BEGUN_AT_ONCE as usize) {
+            let count = BEGUN_AT_ONCE.min(begun - at);
+            let begin = opcode::Fadvise::new(types::Fd(fd), count as libc::off_t, libc::POSIX_FADV_WILLNEED)
+                .offset(position.0 + u64::from(at))
+                .build()
+                // What comes after it does so whatever became of it.
+                .flags(squeue::Flags::IO_HARDLINK);
+            // SAFETY: advice points to no memory.
+            unsafe { self.push(begin, Token::new(Op::Advise, 0, 0)) };
+        }
         let last = position.0 + u64::from(size.max(1)) - 1;
         let wait = opcode::Read::new(types::Fd(fd), self.scratch.as_ptr(), 1).offset(last).build();
         // SAFETY: the scratch byte lives as long as the ring; several reads may scribble over it, nobody reads it.
-        unsafe {
-            self.push(begin, Token::new(Op::Advise, 0, 0));
-            self.push(wait, token);
-        }
+        unsafe { self.push(wait, token) };
     }
 }
 
