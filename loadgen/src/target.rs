@@ -6,10 +6,12 @@ use crate::machine;
 use crate::run_file::TargetFacts;
 use crate::sink;
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -209,7 +211,10 @@ impl Process {
         let log = File::create(data.path().join("broker.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // Ctrl-C reaches loadgen alone, which then stops the broker in its own time.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.process_group(0);
+        // And a loadgen that is killed takes the broker along. SAFETY: between fork and exec this makes one system call, and
+        // neither allocates nor locks.
+        unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGTERM)?)) };
         // A child inherits the cores of the thread that starts it.
         let before = machine::allowed_cores();
         machine::pin(cores)?;

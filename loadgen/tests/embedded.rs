@@ -2,6 +2,8 @@
 //! real, so these runs also prove that both sides of the protocol agree; consumers verify every record.
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -85,4 +87,24 @@ fn a_filled_topic_is_replayed_and_verified() {
     assert_eq!((cell["kind"].as_str(), cell["errors"].as_u64()), (Some("consume"), Some(0)), "{cell}");
     assert!(number(&cell["messages_per_second"]["max"]) > 0.0, "nothing was replayed: {cell}");
     assert!(number(&cell["latency_ms"]["p99"]) > 0.0, "{cell}");
+}
+
+#[test]
+fn a_loadgen_that_is_killed_takes_its_broker_along() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    command.args(["peer", "ringlane", "--data-dir"]).arg(dir.path());
+    let mut peer = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut bootstrap = String::new();
+    BufReader::new(peer.stdout.take().unwrap()).read_line(&mut bootstrap).unwrap();
+    let answers = || TcpStream::connect(bootstrap.trim()).is_ok();
+    assert!(answers(), "{bootstrap}");
+    peer.kill().unwrap();
+    peer.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while answers() {
+        assert!(Instant::now() < deadline, "the broker on {bootstrap} is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
