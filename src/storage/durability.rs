@@ -9,7 +9,6 @@ use std::rc::Rc;
 
 use super::log::Log;
 use super::segment::{Segment, Stage};
-use super::settle::SETTLE_AFTER_MS;
 use super::{LOG, StorageError, checkpoint, leader_epochs};
 use crate::ids::{JobOwner, Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
@@ -417,8 +416,7 @@ impl Log {
         self.name_active(disk);
         self.tidy(disk);
         self.close_idle(disk);
-        let settle_ms =
-            self.segments.iter().find(|s| s.stage == Stage::ToTruncate).map(|s| s.sealed_ms + SETTLE_AFTER_MS);
+        let settle_ms = self.segments.iter().find(|s| s.stage == Stage::ToTruncate).map(|s| self.settle_due_ms(s));
         let idle_ms = self.segments.iter().filter(|s| s.file.is_some()).map(|s| s.used_ms + IDLE_AFTER_MS).min();
         let later = |ms: u64| ms.max(now_ms + 1);
         [flush_due_ms.filter(|_| self.durability.unsynced_since_ms > 0), settle_ms, idle_ms]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::log::Log;
-use super::segment::Stage;
+use super::segment::{Segment, Stage};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, TIME_INDEX, checkpoint, file_path, leader_epochs};
 use crate::ids::Offset;
 use crate::io::disk::{Disk, Job};
@@ -14,11 +14,17 @@ use crate::parts::OpenFile;
 
 /// A sealed segment is synced after this, unless retention retired it meanwhile: data that is dropped within seconds
 /// need never reach the device.
-pub(super) const SETTLE_AFTER_MS: u64 = 10_000;
+const SETTLE_AFTER_MS: u64 = 10_000;
 /// More sealed bytes than this are not left unsynced: they bound what a recovery has to scan.
 const UNSYNCED_BYTES_MAX: u64 = 2 << 30;
 
 impl Log {
+    /// When a sealed segment is to be synced. At once where the log is compacted: nothing but compaction drops its data, and
+    /// that waits for segments at rest, on top of the `log.cleaner.backoff.ms` that everybody reckons with.
+    pub(super) fn settle_due_ms(&self, segment: &Segment) -> u64 {
+        segment.sealed_ms + if self.config.compact { 0 } else { SETTLE_AFTER_MS }
+    }
+
     /// Lets sealed segments take their next step, and syncs the active one when that was asked for.
     pub(super) fn advance(&mut self, disk: &mut dyn Disk) {
         if self.durability.failed {
@@ -34,14 +40,13 @@ impl Log {
         let wanted = self.durability.sync_wanted;
         if let Some(index) = self.segments.iter().position(|s| !matches!(s.stage, Stage::Settled | Stage::Swapping)) {
             let owner = self.owner;
+            let due_ms = self.settle_due_ms(&self.segments[index]);
             let segment = &mut self.segments[index];
             if segment.file.is_none() && segment.stage == Stage::ToTruncate {
                 // Found without indexes at start-up.
                 segment.file = disk.open(&file_path(&self.dir, segment.named, LOG), false).ok();
             }
-            let due = now_ms >= segment.sealed_ms + SETTLE_AFTER_MS
-                || unsynced > UNSYNCED_BYTES_MAX
-                || wanted > segment.base_offset;
+            let due = now_ms >= due_ms || unsynced > UNSYNCED_BYTES_MAX || wanted > segment.base_offset;
             // A sync of its last days as the active segment is still under way.
             let busy = self.durability.active_sync.is_some_and(|(base, _)| base == segment.base_offset);
             match (segment.stage, segment.file.clone()) {
