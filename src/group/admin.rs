@@ -74,7 +74,7 @@ impl Groups {
                     .with_group_id(GroupId(group.id.clone()))
                     .with_protocol_type(group.protocol_type.clone().unwrap_or_default())
                     .with_group_state(StrBytes::from_static_str(group.state.name()))
-                    .with_group_type(StrBytes::from_static_str("Classic"))
+                    .with_group_type(StrBytes::from_static_str("classic"))
             });
         ListGroupsResponse::default().with_groups(groups.collect())
     }
