@@ -46,7 +46,7 @@ fn one(context: &mut Context<'_>, topic: &str, index: i32, offset: i64) -> Resul
         return Err(ErrorCode::InvalidTopicException);
     }
     let (_, partition) = broker.leading(topic, index).map_err(|not_here| not_here.error)?;
-    if !partition.config.delete {
+    if partition.config.compact && !partition.config.delete {
         // Compaction alone decides what goes.
         return Err(ErrorCode::PolicyViolation);
     }

@@ -267,7 +267,8 @@ fn check_broker_change(
     next: &BTreeMap<String, String>,
 ) -> Result<(), Refused> {
     let invalid = |message: String| refused(ErrorCode::InvalidRequest, message);
-    let fixed = |name: &&&str| broker_key(name).is_some_and(|key| !key.dynamic);
+    // Deleting what cannot be set is no error.
+    let fixed = |name: &&&str| next.contains_key(**name) && broker_key(name).is_some_and(|key| !key.dynamic);
     let names: Vec<&str> = operations.iter().map(|(name, _)| name).filter(fixed).copied().collect();
     if !names.is_empty() {
         return Err(invalid(format!("Cannot update these configs dynamically: [{}]", names.join(", "))));
@@ -419,15 +420,18 @@ fn entry(
     read_only: bool,
     request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResourceResult {
-    let shown = |value: &Option<Cow<'_, str>>| match key.is_sensitive() {
-        true => None,
-        false => value.as_ref().map(|value| StrBytes::from(value.to_string())),
-    };
+    let secret = key.is_sensitive();
+    let text = |value: &str| (!secret).then(|| StrBytes::from(value.to_string()));
+    // What counts is shown as it was understood, and so is a topic's own value; of a broker's, what was written.
+    let understood = |value: &Option<Cow<'_, str>>| value.as_ref().and_then(|value| text(&key.shown(value)));
     let source = synonyms.first().map_or(Source::Default, |found| found.source);
     let synonyms = synonyms.iter().filter(|f| request.include_synonyms && f.value.is_some()).map(|f| {
         DescribeConfigsSynonym::default()
             .with_name(StrBytes::from_static_str(f.key.name))
-            .with_value(shown(&f.value))
+            .with_value(match f.source {
+                Source::Topic => understood(&f.value),
+                _ => f.value.as_deref().and_then(text),
+            })
             .with_source(f.source as i8)
     });
     let documentation = match key.doc {
@@ -436,7 +440,7 @@ fn entry(
     };
     DescribeConfigsResourceResult::default()
         .with_name(StrBytes::from_static_str(key.name))
-        .with_value(shown(&value))
+        .with_value(understood(&value))
         .with_read_only(read_only)
         .with_config_source(source as i8)
         .with_is_sensitive(key.is_sensitive())

@@ -2,6 +2,7 @@
 //! subscriptions. Kafka's names, types, defaults and bounds.
 //! A value is checked here and nowhere else; the messages are those Kafka's clients show to their users.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -39,6 +40,7 @@ enum Valid {
     },
     /// A range, or one number besides.
     RangeOr(i64, i64, i64),
+    /// Of a list: each of its values; the empty one stands for a list without any.
     OneOf(Vec<&'static str>),
     /// `*`, or partition:broker pairs.
     ThrottledReplicas,
@@ -76,6 +78,28 @@ impl Key {
     /// Internal to the broker and its tests: not described to clients.
     pub fn is_internal(&self) -> bool {
         self.name.starts_with("internal.")
+    }
+
+    /// A value as it is shown: what it was understood as, however it was written.
+    pub fn shown<'a>(&self, value: &'a str) -> Cow<'a, str> {
+        let trimmed = value.trim();
+        match self.kind {
+            Kind::Boolean => trimmed.to_ascii_lowercase().into(),
+            Kind::Int | Kind::Short | Kind::Long => match trimmed.parse::<i64>() {
+                Ok(number) => number.to_string().into(),
+                Err(_) => trimmed.into(),
+            },
+            Kind::List => {
+                let mut values: Vec<&str> = Vec::new();
+                list(trimmed).for_each(|value| {
+                    if !values.contains(&value) {
+                        values.push(value);
+                    }
+                });
+                values.join(",").into()
+            }
+            Kind::String | Kind::Double | Kind::Class | Kind::Password => trimmed.into(),
+        }
     }
 
     /// Checks a value. The error is Kafka's message.
@@ -116,15 +140,18 @@ impl Key {
                 }
             }
             Valid::OneOf(allowed) => {
-                let fits = |v: &str| {
-                    allowed.iter().any(|a| a.eq_ignore_ascii_case(v) && (v == *a || self.name.ends_with("policy")))
-                };
+                let fits = |v: &str| allowed.contains(&v);
                 let all_fit = match self.kind {
-                    Kind::List => !trimmed.is_empty() && list(trimmed).all(fits),
+                    Kind::List if trimmed.is_empty() => fits(""),
+                    Kind::List if trimmed.split(',').any(|v| v.trim().is_empty()) => {
+                        return Err(format!("Configuration '{}' values must not be empty.", self.name));
+                    }
+                    Kind::List => list(trimmed).all(fits),
                     _ => fits(trimmed),
                 };
                 if !all_fit {
-                    return Err(invalid(&format!("String must be one of: {}", allowed.join(", "))));
+                    let named: Vec<&str> = allowed.iter().copied().filter(|a| !a.is_empty()).collect();
+                    return Err(invalid(&format!("String must be one of: {}", named.join(", "))));
                 }
             }
             Valid::ThrottledReplicas => {
@@ -321,10 +348,31 @@ mod tests {
             "Invalid value compact,burn for configuration cleanup.policy: String must be one of: compact, delete"
         );
         assert_eq!(check("cleanup.policy", "compact, delete"), Ok(()));
-        assert!(check("cleanup.policy", "").is_err());
+        assert_eq!(check("cleanup.policy", "delete,delete"), Ok(()));
+        assert_eq!(check("cleanup.policy", " "), Ok(()), "without a policy everything is kept");
+        for cut in ["compact,", ","] {
+            let message = "Configuration 'cleanup.policy' values must not be empty.";
+            assert_eq!(check("cleanup.policy", cut).unwrap_err(), message);
+        }
+        assert_eq!(
+            check("cleanup.policy", "DELETE").unwrap_err(),
+            "Invalid value DELETE for configuration cleanup.policy: String must be one of: compact, delete"
+        );
+        assert!(broker_key("process.roles").unwrap().check("").is_err());
         assert!(check("min.cleanable.dirty.ratio", "1.1").is_err());
         assert!(check("leader.replication.throttled.replicas", "0:1,2:3").is_ok());
         assert!(check("leader.replication.throttled.replicas", "0-1").is_err());
         assert!(check("message.timestamp.type", "logappendtime").is_err());
+    }
+
+    #[test]
+    fn values_are_shown_as_they_were_understood() {
+        let shown = |name: &str, value: &str| topic_key(name).unwrap().shown(value).into_owned();
+        assert_eq!(shown("cleanup.policy", " compact , delete,compact"), "compact,delete");
+        assert_eq!(shown("cleanup.policy", " "), "");
+        assert_eq!(shown("retention.ms", " +77 "), "77");
+        assert_eq!(shown("preallocate", "True"), "true");
+        assert_eq!(shown("compression.type", " gzip"), "gzip");
+        assert_eq!(shown("min.cleanable.dirty.ratio", "0.5"), "0.5");
     }
 }

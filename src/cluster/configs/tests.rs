@@ -127,6 +127,35 @@ fn as_a_whole_what_is_not_named_goes() {
     assert_eq!(overrides.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), [("flush.ms", "7")]);
 }
 
+/// A list without values is a value: nothing is ever deleted or compacted. Clients were refused it, and were shown what they had
+/// written, not what it meant.
+#[test]
+fn values_are_shown_as_they_were_understood() {
+    let mut cluster = Cluster::new();
+    let mut policy = |operation, value| {
+        let answer = cluster.alter(RESOURCE_TOPIC, "t", &[(operation, "cleanup.policy", Some(value))]);
+        let entry = cluster.describe(RESOURCE_TOPIC, "t", "cleanup.policy");
+        let topic = cluster.image.topic("t").unwrap().config.clone();
+        (answer.0, entry.value.unwrap().to_string(), entry.config_source, topic.compact, topic.delete)
+    };
+    const OK: i16 = 0;
+    let topic = Source::Topic as i8;
+    assert_eq!(policy(SUBTRACT, "delete"), (OK, "".into(), topic, false, false));
+    assert_eq!(policy(SUBTRACT, "delete"), (OK, "".into(), topic, false, false));
+    assert_eq!(policy(APPEND, "compact"), (OK, "compact".into(), topic, true, false));
+    assert_eq!(policy(SET, " delete , compact,delete"), (OK, "delete,compact".into(), topic, true, true));
+    let invalid = ErrorCode::InvalidConfig.code();
+    assert_eq!(policy(SET, "compact,").0, invalid);
+    assert_eq!(policy(SET, "COMPACT"), (invalid, "delete,compact".into(), topic, true, true));
+    assert_eq!(policy(SET, ""), (OK, "".into(), topic, false, false));
+    cluster.alter(RESOURCE_TOPIC, "t", &[(SET, "retention.ms", Some(" 077 ")), (SET, "preallocate", Some("True"))]);
+    for (key, shown) in [("retention.ms", "77"), ("preallocate", "true")] {
+        let entry = cluster.describe(RESOURCE_TOPIC, "t", key);
+        assert_eq!(synonyms(&entry)[0], (key.into(), shown.into(), topic));
+        assert_eq!(&*entry.value.unwrap(), shown);
+    }
+}
+
 #[test]
 fn brokers_take_what_is_dynamic() {
     let mut cluster = Cluster::new();
