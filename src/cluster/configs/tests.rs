@@ -165,6 +165,12 @@ fn brokers_take_what_is_dynamic() {
         cluster.alter(RESOURCE_BROKER, "1", &[(SET, "num.partitions", Some("9"))]),
         (42, "Cannot update these configs dynamically: [num.partitions]".into())
     );
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "1", &[(DELETE, "num.partitions", None)]).0, 0);
+    // Without effect here, but as Kafka's may: librdkafka's own tests set this one.
+    let kerberos = "sasl.kerberos.min.time.before.relogin";
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "1", &[(SET, kerberos, Some("58000"))]).0, 0);
+    let entry = cluster.describe(RESOURCE_BROKER, "1", kerberos);
+    assert_eq!((&*entry.value.unwrap(), entry.read_only), ("58000", false));
     assert_eq!(cluster.alter(RESOURCE_BROKER, "7", &[(SET, "log.retention.ms", Some("9"))]).0, 42);
     assert_eq!(cluster.alter(RESOURCE_BROKER, "1", &[(SET, "log.segment.bytes", Some("3"))]).0, 42);
     assert_eq!(cluster.alter(RESOURCE_BROKER_LOGGER, "1", &[(SET, "root", Some("DEBUG"))]).0, 42);
