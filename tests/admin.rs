@@ -205,8 +205,11 @@ fn metadata_in_every_version() {
         let name = format!("auto{version}");
         let asked = |name: &str| MetadataRequestTopic::default().with_name(Some(wire_name(name)));
         let request = MetadataRequest::default().with_topics(Some(vec![asked(&name), asked("not ok")]));
+        let request = request.with_include_topic_authorized_operations(version >= 8);
         let request = request.with_allow_auto_topic_creation(true);
         let response = cluster.call(&request, version);
+        let operations = if version >= 8 { 3576 } else { i32::MIN };
+        assert!(response.topics.iter().all(|topic| topic.topic_authorized_operations == operations));
         let codes: Vec<i16> = response.topics.iter().map(|t| t.error_code).collect();
         // A request that creates a topic does not tell it: kafka-go's tests look that way whether a topic is gone.
         assert_eq!(codes, [3, 17], "v{version}");
@@ -276,6 +279,13 @@ fn producer_ids_are_unique_over_shards() {
             assert_eq!((response.error_code, response.producer_epoch), (0, 0));
             assert!(seen.insert(response.producer_id.0));
         }
+        if version >= 3 {
+            for (id, epoch, code) in [(5, -1, 42), (-1, 0, 42), (5, 0, 0)] {
+                let request = InitProducerIdRequest::default().with_transactional_id(None);
+                let request = request.with_producer_id(ProducerId(id)).with_producer_epoch(epoch);
+                assert_eq!(cluster.call(&request, version).error_code, code, "{id} {epoch}");
+            }
+        }
         let transactional = TransactionalId("tx".into());
         let request = InitProducerIdRequest::default().with_transactional_id(Some(transactional));
         assert_eq!(cluster.call(&request, version).error_code, 53);
@@ -305,6 +315,12 @@ fn the_rest_in_every_version() {
         let results = cluster.call(&request, version).replica_election_results;
         let codes: Vec<i16> = results[0].partition_result.iter().map(|p| p.error_code).collect();
         assert_eq!(codes, [84, 3]);
+        if version >= 1 {
+            let reply = cluster.call(&request.with_election_type(2), version);
+            let codes: Vec<i16> =
+                reply.replica_election_results[0].partition_result.iter().map(|p| p.error_code).collect();
+            assert_eq!((reply.error_code, codes), (42, vec![42, 42]));
+        }
         assert_eq!(results[0].partition_result[1].error_message.as_deref(), Some("No such partition as t-9"));
     }
     for version in versions(ApiKey::AlterPartitionReassignments) {
@@ -344,6 +360,24 @@ fn the_rest_in_every_version() {
     for version in versions(ApiKey::DescribeClientQuotas) {
         let response = cluster.call(&DescribeClientQuotasRequest::default(), version);
         assert_eq!((response.error_code, response.entries), (0, Some(Vec::new())));
+        use describe_client_quotas_request::ComponentData;
+        let ip = ComponentData::default().with_entity_type("ip".into()).with_match_type(2).with_match(None);
+        let of = |kind: &'static str| ip.clone().with_entity_type(kind.into());
+        for (components, code) in [
+            (vec![of("user"), of("client-id")], 0),
+            (vec![of("")], 42),
+            (vec![of("planet")], 35),
+            (vec![ip.clone(), of("user")], 42),
+            (vec![ip.clone(), ip.clone()], 42),
+            (vec![of("user").with_match_type(9)], 42),
+            (vec![of("user").with_match_type(0)], 42),
+            (vec![of("user").with_match(Some("ann".into()))], 42),
+            (vec![of("user").with_match_type(1).with_match(Some("ann".into()))], 42),
+        ] {
+            let what = format!("{components:?}");
+            let response = cluster.call(&DescribeClientQuotasRequest::default().with_components(components), version);
+            assert_eq!((response.error_code, response.entries.is_some()), (code, code == 0), "{what}");
+        }
     }
     for version in versions(ApiKey::DescribeAcls) {
         assert_eq!(cluster.call(&DescribeAclsRequest::default(), version).error_code, 54);
@@ -376,4 +410,24 @@ fn topics_are_described_in_pages() {
     let of = |name: &str| pages.iter().filter(|(n, _)| n == name).flat_map(|(_, p)| p.clone()).collect::<Vec<i32>>();
     assert_eq!((of("a"), of("b"), of("c")), (vec![0, 1, 2], vec![0, 1, 2], vec![0]));
     assert!(pages.iter().all(|(_, partitions)| partitions.len() <= 2));
+    for (asked, cursor, codes) in [
+        (vec!["a", "x"], None, vec![0, 3]),
+        (vec!["a", "b"], Some(("b", 7)), vec![0]),
+        (vec!["a", "b"], Some(("b", -1)), vec![42, 42]),
+        (vec!["a", "c"], Some(("b", 0)), vec![42, 42]),
+    ] {
+        let asked = asked
+            .into_iter()
+            .map(|name| describe_topic_partitions_request::TopicRequest::default().with_name(wire_name(name)));
+        let cursor = cursor.map(|(name, index)| {
+            describe_topic_partitions_request::Cursor::default()
+                .with_topic_name(wire_name(name))
+                .with_partition_index(index)
+        });
+        let request = DescribeTopicPartitionsRequest::default().with_topics(asked.collect()).with_cursor(cursor);
+        let topics = cluster.call(&request.with_response_partition_limit(100), 0).topics;
+        assert_eq!(topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>(), codes);
+        let told = |code: i16| if code == 42 { i32::MIN } else { 3576 };
+        assert!(topics.iter().all(|topic| topic.topic_authorized_operations == told(topic.error_code)));
+    }
 }

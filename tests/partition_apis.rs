@@ -373,6 +373,12 @@ fn producers_and_sizes_are_described() {
     let response = world.ask(0, &DescribeProducersRequest::default().with_topics(vec![topic]));
     let [here, elsewhere] = &response.topics[0].partitions[..] else { panic!("{response:?}") };
     assert_eq!(elsewhere.error_code, ErrorCode::NotLeaderOrFollower.code());
+    let absent = ["nowhere", "no name"]
+        .map(|topic| TopicRequest::default().with_name(name(topic)).with_partition_indexes(vec![0]));
+    let refused = world.ask(0, &DescribeProducersRequest::default().with_topics(absent.into()));
+    let refused: Vec<_> =
+        refused.topics.iter().map(|t| (t.partitions[0].error_code, t.partitions[0].error_message.is_some())).collect();
+    assert_eq!(refused, [(3, true), (17, true)]);
     let producer = &here.active_producers[0];
     assert_eq!((producer.producer_id.0, producer.producer_epoch, producer.last_sequence), (77, 0, 2));
     assert_eq!((producer.last_timestamp, producer.current_txn_start_offset), (1020, -1));

@@ -2,9 +2,12 @@
 
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
+use kafka_protocol::protocol::StrBytes;
 
 use super::{Context, Outcome, Request};
-use crate::broker::Broker;
+use crate::broker::{Broker, NotHere};
+use crate::cluster::topics::check_name;
+use crate::cluster::{Refused, refused};
 use crate::decode_or_close;
 use crate::wire::ErrorCode;
 
@@ -14,14 +17,14 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let mut response = DescribeProducersResponse::default();
     for topic in &message.topics {
         let partitions = topic.partition_indexes.iter().map(|&index| {
-            let (error, producers) = match active(context.broker, &topic.name, index) {
-                Ok(producers) => (ErrorCode::None, producers),
-                Err(error) => (error, Vec::new()),
+            let (error, message, producers) = match active(context.broker, &topic.name, index) {
+                Ok(producers) => (ErrorCode::None, None, producers),
+                Err(Refused { code, message }) => (code, message.map(StrBytes::from), Vec::new()),
             };
             PartitionResponse::default()
                 .with_partition_index(index)
                 .with_error_code(error.code())
-                .with_error_message(None)
+                .with_error_message(message)
                 .with_active_producers(producers)
         });
         let partitions = partitions.collect();
@@ -30,8 +33,13 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     context.reply(request.to, &response)
 }
 
-fn active(broker: &mut Broker, topic: &str, index: i32) -> Result<Vec<ProducerState>, ErrorCode> {
-    let (_, partition) = broker.leading(topic, index).map_err(|not_here| not_here.error)?;
+fn active(broker: &mut Broker, topic: &str, index: i32) -> Result<Vec<ProducerState>, Refused> {
+    check_name(topic)?;
+    if broker.image.topic(topic).is_none() {
+        return Err(refused(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition."));
+    }
+    let not_here = |not_here: NotHere| Refused { code: not_here.error, message: None };
+    let (_, partition) = broker.leading(topic, index).map_err(not_here)?;
     let producers = partition.log.producers().iter().map(|(id, producer)| {
         ProducerState::default()
             .with_producer_id(ProducerId(id))

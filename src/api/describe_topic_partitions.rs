@@ -3,7 +3,7 @@
 //!
 //! Topics come in the order of their names; no topics in the request means all. A page ends after
 //! `max.request.partition.size.limit` partitions, and the cursor says where the next begins. The lists of eligible
-//! leaders are empty, never null.
+//! leaders are empty, never null. A cursor must point to a topic of the request.
 
 use std::collections::BTreeSet;
 
@@ -28,6 +28,12 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
 
 fn page(image: &ClusterImage, message: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
     let cursor = message.cursor.as_ref();
+    if let Some(cursor) = cursor {
+        let is_asked = message.topics.is_empty() || message.topics.iter().any(|topic| topic.name == cursor.topic_name);
+        if cursor.partition_index < 0 || !is_asked {
+            return refused(message);
+        }
+    }
     let first_name = cursor.map_or("", |cursor| cursor.topic_name.as_str());
     let all = message.topics.is_empty();
     let mut names: BTreeSet<&str> = match all {
@@ -65,9 +71,21 @@ fn cursor_at(name: &str, partition: usize) -> Cursor {
     Cursor::default().with_topic_name(wire_name(name)).with_partition_index(partition as i32)
 }
 
+fn refused(message: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = message.topics.iter().map(|topic| {
+        DescribeTopicPartitionsResponseTopic::default()
+            .with_error_code(ErrorCode::InvalidRequest.code())
+            .with_name(Some(topic.name.clone()))
+    });
+    DescribeTopicPartitionsResponse::default().with_topics(topics.collect())
+}
+
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
     let code = check_name(name).map_or_else(|refused| refused.code, |()| ErrorCode::UnknownTopicOrPartition);
-    DescribeTopicPartitionsResponseTopic::default().with_error_code(code.code()).with_name(Some(wire_name(name)))
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(code.code())
+        .with_name(Some(wire_name(name)))
+        .with_topic_authorized_operations(TOPIC_OPERATIONS)
 }
 
 fn row(image: &ClusterImage, topic: &Topic, first: usize, count: usize) -> DescribeTopicPartitionsResponseTopic {

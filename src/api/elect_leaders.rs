@@ -12,15 +12,22 @@ use crate::cluster::topics::wire_name;
 use crate::decode_or_close;
 use crate::wire::error_code::ErrorCode;
 
+/// Election types; version 0 knows the first only.
+const PREFERRED: i8 = 0;
+const UNCLEAN: i8 = 1;
+
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: ElectLeadersRequest = decode_or_close!(request);
     let image = &context.broker.image;
+    let kind = message.election_type;
+    let is_known = kind == PREFERRED || kind == UNCLEAN;
     let mut results: BTreeMap<String, Vec<PartitionResult>> = BTreeMap::new();
     // All partitions (null): only those whose leader changed are listed, so none.
     for topic in message.topic_partitions.unwrap_or_default() {
         let rows = topic.partitions.iter().map(|index| {
             let (code, text) = match image.partition(&topic.topic, *index) {
+                _ if !is_known => (ErrorCode::InvalidRequest, format!("Unknown election type {kind}")),
                 Some(_) => {
                     (ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition.".to_string())
                 }
@@ -37,7 +44,8 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
         ReplicaElectionResult::default().with_topic(wire_name(&topic)).with_partition_result(rows)
     });
     let response = ElectLeadersResponse::default().with_replica_election_results(results.collect());
-    context.reply(request.to, &response)
+    let error = if is_known || request.to.version == 0 { ErrorCode::None } else { ErrorCode::InvalidRequest };
+    context.reply(request.to, &response.with_error_code(error.code()))
 }
 
 fn absent(image: &ClusterImage, topic: &str, index: i32) -> String {

@@ -19,6 +19,8 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::fetch::{Fetch, FetchReply, PartitionData, PartitionTags};
 use crate::wire::routing::{CurrentLeader, TopicRef};
 
+const READ_COMMITTED: i8 = 1;
+
 /// Answers a fetch, or parks it.
 pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize) -> Outcome {
     let request = match Fetch::parse(frame, body, to.version) {
@@ -30,6 +32,7 @@ pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize)
     query.clear();
     query.to = Some(to);
     query.deadline_ns = now.monotonic_ns + request.max_wait_ms.max(0) as u64 * 1_000_000;
+    query.committed = request.isolation_level == READ_COMMITTED;
     query.bytes_min = request.min_bytes.max(0) as u32;
     query.bytes_max = (request.max_bytes.max(0) as u32).min(broker.config.fetch_bytes_max);
     let by_id = to.version >= 13;
@@ -136,7 +139,7 @@ fn one(
         return refused(ErrorCode::InconsistentTopicId, None);
     }
     let epoch = partition.leader_epoch;
-    if asked.leader_epoch.0 >= 0 && asked.leader_epoch != epoch {
+    if asked.leader_epoch != LeaderEpoch(-1) && asked.leader_epoch != epoch {
         let older = asked.leader_epoch < epoch;
         let leader = older.then_some((broker.node, epoch));
         return refused(if older { ErrorCode::FencedLeaderEpoch } else { ErrorCode::UnknownLeaderEpoch }, leader);
@@ -234,6 +237,16 @@ fn keep_what_is_new(query: &mut FetchQuery) {
     results.truncate(at);
 }
 
+/// There is no transaction to abort. Kafka tells so with an empty list where it looked for them, and by the default of the
+/// field where it did not come as far as the log; null is for who did not ask.
+fn aborted(committed: bool, error: ErrorCode) -> Option<&'static [(i64, i64)]> {
+    match error {
+        ErrorCode::None => committed.then_some(&[]),
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => Some(&[]),
+        _ => None,
+    }
+}
+
 fn encode(broker: &mut Broker, to: ReplyTo, query: &FetchQuery, error: ErrorCode) -> Reply {
     let mut reply = broker.take_reply();
     let by_id = to.version >= 13;
@@ -256,7 +269,7 @@ fn encode(broker: &mut Broker, to: ReplyTo, query: &FetchQuery, error: ErrorCode
                     high_watermark: result.high_watermark.0,
                     last_stable_offset: result.high_watermark.0,
                     log_start_offset: result.log_start_offset.0,
-                    aborted_transactions: None,
+                    aborted_transactions: aborted(query.committed, result.error),
                     preferred_read_replica: NodeId(-1),
                     records_size: result.range.as_ref().map_or(0, |r| r.size as usize),
                 },

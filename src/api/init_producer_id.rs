@@ -14,6 +14,9 @@ use crate::wire::error_code::ErrorCode;
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: InitProducerIdRequest = decode_or_close!(request);
+    if (message.producer_id.0 == -1) != (message.producer_epoch == -1) {
+        return refuse(context, request.to, ErrorCode::InvalidRequest);
+    }
     match message.transactional_id {
         Some(id) if id.is_empty() => return refuse(context, request.to, ErrorCode::InvalidRequest),
         Some(_) => return refuse(context, request.to, ErrorCode::TransactionalIdAuthorizationFailed),

@@ -90,7 +90,7 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, cre
         true => image.topics.values().map(|topic| row(topic)).collect(),
         false => {
             let asked = message.topics.as_deref().unwrap_or_default();
-            asked.iter().map(|asked| find(&image, asked, created).map_or_else(|error| error, row)).collect()
+            asked.iter().map(|asked| find(&image, asked, operations, created).map_or_else(|error| error, row)).collect()
         }
     };
     context.reply(to, &response)
@@ -99,11 +99,14 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, cre
 fn find<'a>(
     image: &'a ClusterImage,
     asked: &MetadataRequestTopic,
+    operations: i32,
     created: &[(TopicName, i16)],
 ) -> Result<&'a Topic, MetadataResponseTopic> {
     let error = |code: i16| {
+        // What one may do to a topic is told even if it is not there, but for one that nobody knows the name of.
+        let operations = if asked.topic_id.is_nil() { operations } else { OPERATIONS_NOT_ASKED };
         let row = MetadataResponseTopic::default().with_error_code(code).with_topic_id(asked.topic_id);
-        row.with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
+        row.with_topic_authorized_operations(operations)
     };
     if !asked.topic_id.is_nil() {
         let unknown = || error(ErrorCode::UnknownTopicId.code()).with_name(None);

@@ -62,6 +62,8 @@ pub struct FetchQuery {
     pub bytes_max: u32,
     /// 0: no session.
     pub session_id: i32,
+    /// Committed records only.
+    pub committed: bool,
     /// Leave out partitions with nothing new.
     pub incremental: bool,
     /// Topics, in order.

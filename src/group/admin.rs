@@ -1,7 +1,7 @@
 //! What administrators ask: DescribeGroups, ListGroups, DeleteGroups. Reading changes nothing; a deletion is answered when
 //! its tombstones are appended in every partition it touches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -82,18 +82,18 @@ impl Groups {
     pub fn delete(&mut self, caller: &Caller, request: &DeleteGroupsRequest, now: Now, out: &mut Outcome) {
         let mut response = DeleteGroupsResponse::default();
         let mut doomed: BTreeMap<i32, (Vec<Record>, Vec<StrBytes>)> = BTreeMap::new();
-        for group_id in &request.groups_names {
+        let mut seen = BTreeSet::new();
+        // A group that is named twice is answered once.
+        for group_id in request.groups_names.iter().filter(|group_id| seen.insert(*group_id)) {
             let found = self.route(group_id).and_then(|partition| {
                 let group = self.group(partition, group_id).ok_or(ErrorCode::GroupIdNotFound)?;
                 if group.state == State::Empty { Ok(group) } else { Err(ErrorCode::NonEmptyGroup) }
             });
             if let Ok(group) = found {
                 let (records, groups) = doomed.entry(group.partition).or_default();
-                if !groups.contains(group_id) {
-                    records.extend(group.offsets.keys().map(|(topic, of)| tombstone(&group.id, topic, of)));
-                    records.push(Record { key: group_key(&group.id), value: None });
-                    groups.push(own(group_id));
-                }
+                records.extend(group.offsets.keys().map(|(topic, of)| tombstone(&group.id, topic, of)));
+                records.push(Record { key: group_key(&group.id), value: None });
+                groups.push(own(group_id));
             }
             let result = DeletableGroupResult::default().with_group_id(group_id.clone());
             response.results.push(result.with_error_code(super::code(found.map(|_| ()))));
@@ -125,7 +125,10 @@ impl Groups {
                     |group: &Group| group.offsets.keys().map(|(topic, of)| (topic.clone(), of)).collect::<Vec<_>>();
                 let keys = self.group(partition, group).map(keys).unwrap_or_default();
                 self.remove_offsets(partition, group, &keys);
-                self.forget_if_empty(partition, group);
+                // With the ids that were handed out in advance: those who come with them are told to begin anew.
+                if self.group(partition, group).is_some_and(|group| group.state == State::Empty) {
+                    self.forget_group(partition, group);
+                }
             }
         }
         let Some(waiting) = self.deletions.waiting.get_mut(&deletion) else { return };

@@ -42,10 +42,10 @@ impl Partition {
     pub fn may_acknowledge(&self, last: Offset) -> bool {
         last < self.log.log_end_offset() && (last > self.sync_to || last < self.log.synced_offset())
     }
-    /// What a client is told that believes in `epoch`; below 0: it does not say.
+    /// What a client is told that believes in `epoch`; -1: it does not say.
     pub fn check_leader_epoch(&self, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
         match epoch {
-            epoch if epoch < LeaderEpoch(0) || epoch == self.leader_epoch => Ok(()),
+            epoch if epoch == LeaderEpoch(-1) || epoch == self.leader_epoch => Ok(()),
             epoch if epoch < self.leader_epoch => Err(ErrorCode::FencedLeaderEpoch),
             _ => Err(ErrorCode::UnknownLeaderEpoch),
         }

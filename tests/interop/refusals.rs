@@ -379,6 +379,12 @@ fn data() {
         let reply = leader.call(version, &fetch((0, -1), topic, id, partition));
         codes.push((format!("fetch {what}"), reply.responses[0].partitions[0].error_code));
     }
+    for (isolation_level, partition, aborted) in [(0, 0, None), (1, 0, Some(0)), (0, 9, Some(0)), (1, 9, Some(0))] {
+        let asked = fetch((0, -1), "there", 0, from(0).with_partition(partition)).with_isolation_level(isolation_level);
+        let reply = &leader.call(12, &asked).responses[0].partitions[0];
+        let told = reply.aborted_transactions.as_ref().map(Vec::len);
+        assert_eq!(told, aborted, "of partition {partition}, isolation level {isolation_level}");
+    }
     let expected = [
         ("offset for -3 in v6", 35),
         ("offset for -3 in v7", 0),
