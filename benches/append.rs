@@ -23,7 +23,7 @@ use ringlane::wire::record::{BatchBuilder, BatchFields};
 
 const VERSION: i16 = 9;
 /// Frame, record: bytes of a batch, and of each value in it.
-const SHAPES: [(usize, usize); 4] = [(100, 100), (16_384, 1000), (65_536, 1000), (900_000, 1000)];
+const SHAPES: [(usize, usize); 5] = [(100, 100), (16_384, 1000), (65_536, 1000), (900_000, 1000), (900_000, 100)];
 
 fn a_batch(size: usize, value_size: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -63,7 +63,7 @@ fn frame_decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("produce frame");
     for (size, value_size) in SHAPES {
         let frame = a_frame(&a_batch(size, value_size));
-        group.bench_function(BenchmarkId::new("in place", size), |b| {
+        group.bench_function(BenchmarkId::new("in place", format!("{size} of {value_size}")), |b| {
             b.iter(|| {
                 let bytes = black_box(&frame[..]);
                 let Ok(Frame::Whole(range)) = next_frame(bytes, usize::MAX) else { panic!("a whole frame") };
@@ -80,7 +80,7 @@ fn frame_decode(c: &mut Criterion) {
             })
         });
         let bytes = Bytes::from(frame.clone());
-        group.bench_function(BenchmarkId::new("kafka-protocol", size), |b| {
+        group.bench_function(BenchmarkId::new("kafka-protocol", format!("{size} of {value_size}")), |b| {
             b.iter(|| {
                 let mut rest = black_box(&bytes).slice(4..);
                 let header = CrateHeader::decode(&mut rest, 2).expect("a header");
@@ -166,12 +166,15 @@ fn append(c: &mut Criterion) {
         for (size, value_size) in SHAPES {
             let mut batch = a_batch(size, value_size);
             group.throughput(Throughput::Bytes(batch.len() as u64));
-            group.bench_function(BenchmarkId::new(if recycle { "recycled" } else { "fresh" }, size), |b| {
-                b.iter(|| {
-                    writer.append(&mut batch);
-                    writer.look_after();
-                })
-            });
+            group.bench_function(
+                BenchmarkId::new(if recycle { "recycled" } else { "fresh" }, format!("{size} of {value_size}")),
+                |b| {
+                    b.iter(|| {
+                        writer.append(&mut batch);
+                        writer.look_after();
+                    })
+                },
+            );
         }
         assert_eq!(writer.log.recycled_count() > 0, recycle, "what was measured is what is said");
     }

@@ -11,7 +11,7 @@ use crate::wire::ErrorCode;
 use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, Validation};
 use crate::wire::compression::{CompressionError, decompress_bounded, with_records};
 use crate::wire::produce::RecordError;
-use crate::wire::record::RecordFacts;
+use crate::wire::walk::RecordFacts;
 
 use super::rejected::rejected;
 

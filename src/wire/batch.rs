@@ -15,7 +15,8 @@
 use std::ops::{Deref, Range};
 
 use super::ErrorCode;
-use super::record::{RecordFacts, RecordFault, walk};
+use super::record::RecordFault;
+use super::walk::{RecordFacts, walk};
 use crate::ids::{LeaderEpoch, Offset};
 
 /// Where each field is.

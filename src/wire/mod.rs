@@ -15,6 +15,7 @@ pub mod record;
 mod requests;
 pub mod routing;
 pub mod shape;
+pub mod walk;
 pub mod writer;
 
 pub use error_code::ErrorCode;

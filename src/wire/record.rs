@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::batch::{Attributes, BatchError, HEADER_SIZE, MAGIC, field, seal};
+use super::batch::{Attributes, HEADER_SIZE, MAGIC, field, seal};
 use super::reader::{DecodeError, Reader};
 use super::writer;
 use crate::ids::{LeaderEpoch, Offset};
@@ -41,122 +41,7 @@ impl fmt::Display for RecordFault {
     }
 }
 
-/// What a walk over the records finds on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordFacts {
-    /// Largest timestamp of a record.
-    pub timestamp_max: i64,
-    /// Smallest timestamp of a record.
-    pub timestamp_min: i64,
-    /// Whether a record has no key: a compacted topic cannot take it.
-    pub key_missing: bool,
-}
-
-/// Walks `count` records that must fill `bytes` exactly, offset deltas 0, 1, 2... Every produced record goes through
-/// here: the usual shape takes the short way (6 ns a record against 10-13), anything else the long one, which judges.
-pub fn walk(bytes: &[u8], count: i32, base_timestamp: i64) -> Result<RecordFacts, BatchError> {
-    let (mut delta_max, mut delta_min, mut key_missing) = (i64::MIN, i64::MAX, false);
-    let mut rest = bytes;
-    for index in 0..count {
-        let fields = match walk_short(rest, index) {
-            Some((fields, after)) => {
-                rest = after;
-                fields
-            }
-            None => walk_long(&mut rest, index).map_err(|fault| BatchError::Record { index, fault })?,
-        };
-        delta_max = delta_max.max(fields.timestamp_delta);
-        delta_min = delta_min.min(fields.timestamp_delta);
-        key_missing |= fields.key_size < 0;
-    }
-    if !rest.is_empty() {
-        return Err(BatchError::Record { index: count - 1, fault: RecordFault::BytesLeft(rest.len()) });
-    }
-    Ok(RecordFacts {
-        timestamp_max: base_timestamp.wrapping_add(delta_max),
-        timestamp_min: base_timestamp.wrapping_add(delta_min),
-        key_missing,
-    })
-}
-
-struct Walked {
-    timestamp_delta: i64,
-    key_size: i32,
-}
-
-/// Bytes looked at together on the short way: more than the numbers before a key or a value can take.
-const WINDOW: usize = 32;
-
-/// A record without headers, with a value, whose numbers have at most three bytes; none if it has another shape, or
-/// if too few bytes follow. Also gives the bytes after it.
-#[inline(always)]
-fn walk_short(bytes: &[u8], index: i32) -> Option<(Walked, &[u8])> {
-    let window = bytes.first_chunk::<WINDOW>()?;
-    let (size, at) = short_number(window, 0)?;
-    let end = at + (size >> 1) as usize;
-    let (timestamp_delta, at) = short_number(window, at + 1)?;
-    let (offset_delta, at) = short_number(window, at)?;
-    let (key_size, at) = short_number(window, at)?;
-    let (value_size, value_at) = if key_size == ZIGZAG_NULL {
-        short_number(window, at)?
-    } else {
-        let after_key = bytes.get(at + (key_size >> 1) as usize..)?;
-        let (value_size, size) = short_number(after_key.first_chunk()?, 0)?;
-        (value_size, at + (key_size >> 1) as usize + size)
-    };
-    let header_count_at = value_at + (value_size >> 1) as usize;
-    let as_expected = offset_delta == (index as u32) << 1
-        && (size | value_size) & 1 == 0
-        && (key_size & 1 == 0 || key_size == ZIGZAG_NULL)
-        && header_count_at + 1 == end
-        && bytes.get(header_count_at) == Some(&0);
-    let fields = Walked { timestamp_delta: unzigzag(timestamp_delta).into(), key_size: unzigzag(key_size) };
-    if as_expected { Some((fields, bytes.get(end..)?)) } else { None }
-}
-const ZIGZAG_NULL: u32 = 1;
-
-/// A number of at most three bytes, still zigzag, and where the next one begins.
-#[inline(always)]
-fn short_number(window: &[u8; WINDOW], at: usize) -> Option<(u32, usize)> {
-    // The remainder costs nothing and spares the bounds check; no caller comes near the end of the window.
-    let byte = |i: usize| u32::from(window[(at + i) % WINDOW]);
-    let mut raw = byte(0);
-    if raw < 0x80 {
-        return Some((raw, at + 1));
-    }
-    raw = raw & 0x7f | (byte(1) & 0x7f) << 7;
-    if byte(1) < 0x80 {
-        return Some((raw, at + 2));
-    }
-    (byte(2) < 0x80).then(|| (raw | byte(2) << 14, at + 3))
-}
-fn unzigzag(raw: u32) -> i32 {
-    (raw >> 1) as i32 ^ -((raw & 1) as i32)
-}
-
-#[inline(never)]
-fn walk_long(rest: &mut &[u8], index: i32) -> Result<Walked, RecordFault> {
-    let size = varint(rest)?;
-    let size = usize::try_from(size).map_err(|_| RecordFault::Number)?;
-    let (mut record, after) = rest.split_at_checked(size).ok_or(RecordFault::Cut)?;
-    *rest = after;
-    let (_attributes, tail) = record.split_first().ok_or(RecordFault::Cut)?;
-    record = tail;
-    let timestamp_delta = number(&mut record, |r| r.varlong("timestamp delta"))?;
-    let offset_delta = varint(&mut record)?;
-    if offset_delta != index {
-        return Err(RecordFault::OffsetDelta(offset_delta));
-    }
-    let key_size = skip_nullable(&mut record)?;
-    skip_nullable(&mut record)?;
-    match varint(&mut record)? {
-        0 => {}
-        header_count => walk_headers(&mut record, header_count)?,
-    }
-    if record.is_empty() { Ok(Walked { timestamp_delta, key_size }) } else { Err(RecordFault::Longer) }
-}
-
-fn walk_headers(record: &mut &[u8], header_count: i32) -> Result<(), RecordFault> {
+pub(super) fn walk_headers(record: &mut &[u8], header_count: i32) -> Result<(), RecordFault> {
     if header_count < 0 {
         return Err(RecordFault::Number);
     }
@@ -170,7 +55,7 @@ fn walk_headers(record: &mut &[u8], header_count: i32) -> Result<(), RecordFault
 }
 
 /// Skips a key or a value; gives its size, -1 for null.
-fn skip_nullable(rest: &mut &[u8]) -> Result<i32, RecordFault> {
+pub(super) fn skip_nullable(rest: &mut &[u8]) -> Result<i32, RecordFault> {
     let size = varint(rest)?;
     if size < -1 {
         return Err(RecordFault::Number);
@@ -178,10 +63,13 @@ fn skip_nullable(rest: &mut &[u8]) -> Result<i32, RecordFault> {
     *rest = rest.get(size.max(0) as usize..).ok_or(RecordFault::Cut)?;
     Ok(size)
 }
-fn varint(rest: &mut &[u8]) -> Result<i32, RecordFault> {
+pub(super) fn varint(rest: &mut &[u8]) -> Result<i32, RecordFault> {
     number(rest, |r| r.varint("number"))
 }
-fn number<T>(rest: &mut &[u8], read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>) -> Result<T, RecordFault> {
+pub(super) fn number<T>(
+    rest: &mut &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<T, RecordFault> {
     let mut r = Reader::new(rest);
     let number = read(&mut r).map_err(fault)?;
     *rest = rest.get(r.position()..).unwrap_or_default();
@@ -434,69 +322,5 @@ impl<'a> BatchBuilder<'a> {
         batch[field::BASE_SEQUENCE].copy_from_slice(&fields.base_sequence.to_be_bytes());
         batch[field::COUNT].copy_from_slice(&count.to_be_bytes());
         seal(batch);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::shape::tests::Random;
-
-    fn walk_the_long_way(bytes: &[u8], count: i32) -> Result<(), (i32, RecordFault)> {
-        let mut rest = bytes;
-        for index in 0..count {
-            walk_long(&mut rest, index).map_err(|fault| (index, fault))?;
-        }
-        if rest.is_empty() { Ok(()) } else { Err((count - 1, RecordFault::BytesLeft(rest.len()))) }
-    }
-
-    /// The short way may only ever save time: whatever the bytes, both ways judge the same.
-    #[test]
-    fn short_and_long_way_agree_on_mutated_records() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let (mut good, mut bad, mut short) = (0, 0, 0);
-        for _ in 0..20_000 {
-            let mut bytes = Vec::new();
-            let count = 1 + random.below(6) as i32;
-            for i in 0..count {
-                let size = if random.below(8) == 0 { random.below(20_000) } else { random.below(90) };
-                let value = vec![b'v'; size];
-                let key = vec![b'k'; random.below(70)];
-                let header: &[(&[u8], Option<&[u8]>)] = &[(b"h", None), (b"i", Some(b"x"))];
-                let bits = random.below(40);
-                let timestamp_delta = random.below(1 << bits) as i64 - 9;
-                write_record(
-                    &mut bytes,
-                    i,
-                    timestamp_delta,
-                    (random.below(3) > 0).then_some(&key[..]),
-                    (random.below(6) > 0).then_some(&value[..]),
-                    &header[..if random.below(4) == 0 { 2 } else { 0 }],
-                );
-            }
-            for _ in 0..random.below(3) {
-                let at = random.below(bytes.len().min(200));
-                bytes[at] = match random.below(3) {
-                    0 => random.below(256) as u8,
-                    1 => bytes[at] ^ 1 << random.below(8),
-                    _ => bytes[at].wrapping_add(2),
-                };
-            }
-            short += u32::from(walk_short(&bytes, 0).is_some());
-            let long = walk_the_long_way(&bytes, count);
-            match walk(&bytes, count, 0) {
-                Ok(_) => {
-                    assert_eq!(long, Ok(()), "{bytes:?}");
-                    assert!(Records::new(&bytes, count).all(|r| r.is_ok()), "{bytes:?}");
-                    good += 1;
-                }
-                Err(BatchError::Record { index, fault }) => {
-                    assert_eq!(long, Err((index, fault)), "{bytes:?}");
-                    bad += 1;
-                }
-                Err(other) => panic!("{other}"),
-            }
-        }
-        assert!(good > 2000 && bad > 2000 && short > 2000, "{good} good, {bad} bad, {short} short");
     }
 }
