@@ -32,6 +32,10 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     });
     let response =
         AlterPartitionReassignmentsResponse::default().with_error_message(None).with_responses(topics.collect());
+    let response = match request.to.version {
+        0 => response,
+        _ => response.with_allow_replication_factor_change(message.allow_replication_factor_change),
+    };
     context.reply(request.to, &response)
 }
 

@@ -44,7 +44,8 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
         ReplicaElectionResult::default().with_topic(wire_name(&topic)).with_partition_result(rows)
     });
     let response = ElectLeadersResponse::default().with_replica_election_results(results.collect());
-    let error = if is_known || request.to.version == 0 { ErrorCode::None } else { ErrorCode::InvalidRequest };
+    let fails = !is_known && request.to.version > 0 && !response.replica_election_results.is_empty();
+    let error = if fails { ErrorCode::InvalidRequest } else { ErrorCode::None };
     context.reply(request.to, &response.with_error_code(error.code()))
 }
 

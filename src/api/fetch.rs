@@ -139,7 +139,8 @@ fn one(
         return refused(ErrorCode::InconsistentTopicId, None);
     }
     let epoch = partition.leader_epoch;
-    if asked.leader_epoch != LeaderEpoch(-1) && asked.leader_epoch != epoch {
+    // Whatever is below 0 says nothing here, as in Kafka; ListOffsets and OffsetForLeaderEpoch take only -1 so.
+    if asked.leader_epoch.0 >= 0 && asked.leader_epoch != epoch {
         let older = asked.leader_epoch < epoch;
         let leader = older.then_some((broker.node, epoch));
         return refused(if older { ErrorCode::FencedLeaderEpoch } else { ErrorCode::UnknownLeaderEpoch }, leader);

@@ -104,7 +104,11 @@ pub fn handle(
                         partition.records.map(|range| Records { slice: slice(&range), bytes: &mut frame[range] });
                     append(context, (name, partition.index), (request.acks, to.version), records)
                 }
-                _ => Err(ErrorCode::InvalidRequiredAcks.into()),
+                // A partition that is not there is the first thing that Kafka sees.
+                (Ok(name), _) => match context.broker.image.partition(name, partition.index) {
+                    Some(_) => Err(ErrorCode::InvalidRequiredAcks.into()),
+                    None => Err(ErrorCode::UnknownTopicOrPartition.into()),
+                },
             };
             failed |= result.is_err();
             write_result(context.broker, &mut writer, partition.index, result, &mut leaders);

@@ -160,11 +160,7 @@ fn change<'a>(
                 return Err(refused(ErrorCode::InvalidRequest, "Default topic resources are not allowed."));
             }
             check_name(resource_name)?;
-            let topic = image.topic(resource_name).ok_or_else(|| {
-                let message = format!("The topic '{resource_name}' does not exist.");
-                refused(ErrorCode::UnknownTopicOrPartition, message)
-            })?;
-            (&topic.overrides, topic_key)
+            (image.topic(resource_name).map_or(&NOTHING, |topic| &topic.overrides), topic_key)
         }
         RESOURCE_BROKER => {
             let node = parse_node(image, resource_name)?;
@@ -195,6 +191,11 @@ fn change<'a>(
         RESOURCE_TOPIC => {
             let resolved = TopicConfig::resolve(&next, &image.layers(None));
             resolved.map_err(|message| refused(ErrorCode::InvalidConfig, message))?;
+            // Kafka looks for the topic when the configuration has been found good.
+            if image.topic(resource_name).is_none() {
+                let message = format!("The topic '{resource_name}' does not exist.");
+                return Err(refused(ErrorCode::UnknownTopicOrPartition, message));
+            }
         }
         RESOURCE_BROKER => check_broker_change(image, resource_name, &operations, &next)?,
         _ => named::check(image, resource_type, resource_name, &next)?,

@@ -226,6 +226,7 @@ fn configs() {
         ("null", vec![one(TOPIC, "there", "retention.ms", set, None)]),
         ("deleted what was never set", vec![one(TOPIC, "there", "retention.ms", delete, None)]),
         ("of no topic", vec![one(TOPIC, "nowhere", "retention.ms", set, Some("1"))]),
+        ("of no topic, and no number", vec![one(TOPIC, "nowhere", "retention.ms", set, Some("long"))]),
         ("of a topic without a name", vec![one(TOPIC, "", "retention.ms", set, Some("1"))]),
         ("a key twice", vec![key_twice]),
         ("a resource twice", vec![good.clone(), good.clone()]),
@@ -279,6 +280,7 @@ fn configs() {
         ("null", 42),
         ("deleted what was never set", 0),
         ("of no topic", 3),
+        ("of no topic, and no number", 40),
         ("of a topic without a name", 42),
         ("a key twice", 42),
         ("a resource twice", 42),
@@ -317,7 +319,9 @@ fn data() {
         let code = leader.call(version, &request).topics[0].partitions[0].error_code;
         codes.push((format!("offset for {timestamp} in v{version}"), code));
     }
-    for (what, partition, epoch) in [("an unknown partition", 9, -1), ("a future epoch", 0, 99)] {
+    for (what, partition, epoch) in
+        [("an unknown partition", 9, -1), ("a future epoch", 0, 99), ("an epoch of -2", 0, -2)]
+    {
         let asked = ListOffsetsPartition::default()
             .with_partition_index(partition)
             .with_timestamp(-1)
@@ -336,6 +340,7 @@ fn data() {
         ("to an unknown name", "nowhere", 0, 0, 1, 9),
         ("to an unknown partition", "there", 0, 9, 1, 9),
         ("with acks=2", "there", 0, 0, 2, 9),
+        ("to an unknown partition, with acks=2", "there", 0, 9, 2, 9),
         ("good", "there", 0, 0, 1, 9),
     ] {
         let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch.clone().into()));
@@ -375,6 +380,7 @@ fn data() {
         ("of an unknown id", "", 77, from(0), 13),
         ("of an unknown partition", "there", 0, from(0).with_partition(9), 12),
         ("in a future epoch", "there", 0, from(0).with_current_leader_epoch(99), 12),
+        ("in no epoch", "there", 0, from(0).with_current_leader_epoch(-2), 12),
     ] {
         let reply = leader.call(version, &fetch((0, -1), topic, id, partition));
         codes.push((format!("fetch {what}"), reply.responses[0].partitions[0].error_code));
@@ -399,10 +405,12 @@ fn data() {
         ("offset for 0 in v10", 0),
         ("offset for an unknown partition", 3),
         ("offset for a future epoch", 75),
+        ("offset for an epoch of -2", 74),
         ("produce to an unknown id", 100),
         ("produce to an unknown name", 3),
         ("produce to an unknown partition", 3),
         ("produce with acks=2", 21),
+        ("produce to an unknown partition, with acks=2", 3),
         ("produce good", 0),
         ("fetch of an unknown session", 70),
         ("fetch of session 0 in its epoch 3", 70),
@@ -413,6 +421,7 @@ fn data() {
         ("fetch of an unknown id", 100),
         ("fetch of an unknown partition", 3),
         ("fetch in a future epoch", 75),
+        ("fetch in no epoch", 0),
     ];
     assert_eq!(codes, expected.map(|(what, code)| (what.to_string(), code)));
 }
