@@ -20,6 +20,8 @@ use ringlane::wire::record::Records;
 
 use crate::connection;
 
+/// The timestamp that asks for the first offset.
+const EARLIEST: i64 = -2;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Where it stands in a request: after size, key and version.
 const CORRELATION_ID: Range<usize> = 8..12;
@@ -142,8 +144,8 @@ impl Client {
         let (mut next, mut start, mut records) = (0, None, Vec::new());
         loop {
             let data = self.fetch(topic, partition, next);
-            if data.error_code == OFFSET_OUT_OF_RANGE && start.is_none() && data.log_start_offset > next {
-                next = data.log_start_offset;
+            if data.error_code == OFFSET_OUT_OF_RANGE && start.is_none() && next == 0 {
+                next = self.offset_for_time(topic, partition, EARLIEST).1;
                 continue;
             }
             assert_eq!(data.error_code, 0, "{topic}-{partition}: fetch at {next}");

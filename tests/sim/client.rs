@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+    ApiKey, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse,
+    RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use ringlane::io::Ring;
@@ -18,6 +20,7 @@ use crate::host::Host;
 
 const PRODUCE_VERSION: i16 = 11;
 const FETCH_VERSION: i16 = 12;
+const LIST_OFFSETS_VERSION: i16 = 6;
 
 fn frame<M: Encodable>(key: ApiKey, version: i16, correlation_id: i32, message: &M) -> Vec<u8> {
     let header = RequestHeader::default()
@@ -191,6 +194,8 @@ pub struct Consumer {
     partition: i32,
     slow: bool,
     next: i64,
+    /// Retention was faster: where the log begins has to be asked.
+    lost: bool,
     line: Line,
     seen: BTreeMap<i64, Vec<u8>>,
     log_start: i64,
@@ -204,6 +209,7 @@ impl Consumer {
             partition,
             slow,
             next: 0,
+            lost: false,
             line: Line::default(),
             seen: BTreeMap::new(),
             log_start: 0,
@@ -225,6 +231,9 @@ impl Consumer {
     }
 
     fn send(&mut self, host: &mut Host, random: &mut Random) {
+        if self.lost {
+            return self.ask_for_start(host);
+        }
         let partition = FetchPartition::default()
             .with_partition(self.partition)
             .with_fetch_offset(self.next)
@@ -241,15 +250,35 @@ impl Consumer {
         self.line.send(host, ApiKey::Fetch, FETCH_VERSION, &request);
     }
 
+    fn ask_for_start(&mut self, host: &mut Host) {
+        const EARLIEST: i64 = -2;
+        let asked = ListOffsetsPartition::default().with_partition_index(self.partition).with_timestamp(EARLIEST);
+        let topic = ListOffsetsTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(self.topic)))
+            .with_partitions(vec![asked]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        self.line.send(host, ApiKey::ListOffsets, LIST_OFFSETS_VERSION, &request);
+    }
+
+    fn take_start(&mut self, bytes: Bytes) {
+        let id = self.line.correlation_id;
+        let reply: ListOffsetsResponse = reply(bytes, ApiKey::ListOffsets, LIST_OFFSETS_VERSION, id);
+        let partition = &reply.topics[0].partitions[0];
+        assert_eq!(partition.error_code, 0);
+        assert!(partition.offset > self.next, "out of range at {} without reason", self.next);
+        (self.lost, self.log_start, self.next) = (false, partition.offset, partition.offset);
+    }
+
     fn take(&mut self, bytes: Bytes) {
+        if self.lost {
+            return self.take_start(bytes);
+        }
         let reply: FetchResponse = reply(bytes, ApiKey::Fetch, FETCH_VERSION, self.line.correlation_id);
         assert_eq!(reply.error_code, 0);
         let partition = &reply.responses[0].partitions[0];
         const OFFSET_OUT_OF_RANGE: i16 = 1;
         if partition.error_code == OFFSET_OUT_OF_RANGE {
-            assert!(partition.log_start_offset > self.next, "out of range at {} without reason", self.next);
-            self.log_start = partition.log_start_offset;
-            self.next = partition.log_start_offset;
+            self.lost = true;
             return;
         }
         assert_eq!(partition.error_code, 0, "fetch at {}", self.next);
