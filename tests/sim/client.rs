@@ -342,6 +342,8 @@ impl Consumer {
     }
 
     pub fn disconnected(&mut self) {
+        // A segment that was being retired may be there again after a kill.
+        self.lost = false;
         self.line.disconnected();
     }
 }
