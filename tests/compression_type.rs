@@ -93,7 +93,7 @@ impl World {
         let topic = TopicProduceData::default()
             .with_name(TopicName(StrBytes::from_static_str("t")))
             .with_partition_data(batches.iter().map(partition).collect());
-        let request = ProduceRequest::default().with_acks(1).with_topic_data(vec![topic]);
+        let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![topic]);
         let mut frame = Vec::new();
         request.encode(&mut frame, version).unwrap();
         let to = ReplyTo { waiter: Waiter(1), correlation_id: 7, api: 0, version };
@@ -293,6 +293,40 @@ fn what_cannot_be_stored_is_refused_with_kafkas_codes() {
     assert_eq!(World::new(&[("compression.type", "zstd")]).produce(&zeros), Told(ErrorCode::None, 0));
     let mut compacted = World::new(&[("compression.type", "gzip"), ("cleanup.policy", "compact")]);
     assert_eq!(compacted.refusal(&compressed(&plain(-1), Codec::Lz4)), InvalidRecord, "a record without a key");
+}
+
+/// A topic that asks for more replicas than it has was written by nobody with acks=all; Kafka asks for no more than there are.
+#[test]
+fn one_replica_is_enough_where_there_is_one() {
+    let mut world = World::new(&[("min.insync.replicas", "2")]);
+    assert_eq!(world.produce(&plain(-1)), Told(ErrorCode::None, 0));
+}
+
+/// What the log itself refuses comes with its start, as from Kafka; what never got there comes without.
+#[test]
+fn refusals_tell_where_the_log_starts() {
+    let mut world = World::new(&[]);
+    let mut moved = plain(-1);
+    moved[batch::field::BASE_OFFSET].copy_from_slice(&7i64.to_be_bytes());
+    let mut damaged = plain(-1);
+    *damaged.last_mut().unwrap() ^= 1;
+    for (batch, error, log_start_offset) in [
+        (&moved, ErrorCode::InvalidRecord, 0),
+        (&damaged, ErrorCode::CorruptMessage, -1),
+        (&one_value(&noise(MESSAGE_BYTES_MAX)), ErrorCode::MessageTooLarge, -1),
+    ] {
+        let told = &world.replies(9, &[batch])[0];
+        assert_eq!((told.error_code, told.log_start_offset), (error.code(), log_start_offset));
+    }
+    let first = &world.replies(9, &[&plain(5)])[0];
+    assert_eq!((first.error_code, first.log_append_time_ms), (0, -1));
+    let again = &world.replies(9, &[&plain(5)])[0];
+    assert_eq!((again.error_code, again.base_offset, again.log_append_time_ms), (0, 0, NOW_MS + 7), "a duplicate");
+    let mut later = plain(5);
+    later[batch::field::BASE_SEQUENCE].copy_from_slice(&90i32.to_be_bytes());
+    batch::seal(&mut later);
+    let refused = &world.replies(9, &[&later])[0];
+    assert_eq!((refused.error_code, refused.log_start_offset), (ErrorCode::OutOfOrderSequenceNumber.code(), 0));
 }
 
 /// A producer was told that its batch is refused, but not because of which records: it had to give up all of them, and

@@ -42,11 +42,24 @@ struct Refused {
     message: Option<Cow<'static, str>>,
     records: Vec<RecordError>,
     leader: Option<(NodeId, LeaderEpoch)>,
+    /// -1: told only where the log itself refuses.
+    log_start_offset: Offset,
+}
+
+impl Refused {
+    /// By the log that starts there.
+    fn by_log(self, log_start_offset: Offset) -> Refused {
+        use ErrorCode::*;
+        match self.error {
+            CorruptMessage | MessageTooLarge | RecordListTooLarge | UnsupportedCompressionType => self,
+            _ => Refused { log_start_offset, ..self },
+        }
+    }
 }
 
 impl From<ErrorCode> for Refused {
     fn from(error: ErrorCode) -> Refused {
-        Refused { error, message: None, records: Vec::new(), leader: None }
+        Refused { error, message: None, records: Vec::new(), leader: None, log_start_offset: Offset(-1) }
     }
 }
 impl From<NotHere> for Refused {
@@ -56,7 +69,7 @@ impl From<NotHere> for Refused {
 }
 impl From<Invalid> for Refused {
     fn from(Invalid { error, message, records }: Invalid) -> Refused {
-        Refused { error, message, records, leader: None }
+        Refused { message, records, ..Refused::from(error) }
     }
 }
 
@@ -102,7 +115,7 @@ pub fn handle(
                     let name = name.as_ref().map_or("", |n| &**n);
                     let records =
                         partition.records.map(|range| Records { slice: slice(&range), bytes: &mut frame[range] });
-                    append(context, (name, partition.index), (request.acks, to.version), records)
+                    append(context, (name, partition.index), to.version, records)
                 }
                 // A partition that is not there is the first thing that Kafka sees.
                 (Ok(name), _) => match context.broker.image.partition(name, partition.index) {
@@ -171,6 +184,7 @@ fn write_result(
                 &PartitionResult {
                     current_leader,
                     record_errors: &refused.records,
+                    log_start_offset: refused.log_start_offset.0,
                     ..PartitionResult::error(index, refused.error, refused.message.as_deref())
                 },
             );
@@ -189,35 +203,31 @@ struct Records<'a> {
 fn append(
     context: &mut Context<'_>,
     (topic, index): (&str, i32),
-    (acks, version): (i16, i16),
+    version: i16,
     records: Option<Records<'_>>,
 ) -> Result<Appended, Refused> {
     let Context { broker, disk, now, .. } = context;
     let depth = broker.config.batch_validation;
     let (slot, partition) = broker.leading(topic, index)?;
     let config = partition.config.clone();
-    if acks == -1 && config.insync_replicas_min > 1 {
-        return Err(ErrorCode::NotEnoughReplicas.into());
-    }
+    let log_start_offset = partition.log_start_offset();
     let Some(Records { bytes, slice }) = records else {
         let message = "a produce request must have one record batch";
         return Err(Invalid::because(ErrorCode::InvalidRecord, message).into());
     };
-    let valid = validate(bytes, (topic, index), &config, depth, *now)?;
+    let refused = |refused: Refused| refused.by_log(log_start_offset);
+    let valid = validate(bytes, (topic, index), &config, depth, *now).map_err(|invalid| refused(invalid.into()))?;
     if version < ZSTD_SINCE && valid.batch.codec() == Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
     let stamp = turn::producer_stamp(&valid.batch);
-    let sequence = partition.log.check_sequence(stamp, valid.batch.count());
-    let log_start_offset = partition.log_start_offset();
-    match sequence {
+    match partition.log.check_sequence(stamp, valid.batch.count()) {
         SequenceCheck::Accept => {}
         SequenceCheck::Duplicate { base_offset, timestamp, .. } => {
-            let log_append_time_ms = if config.timestamp_type == TimestampType::LogAppendTime { timestamp } else { -1 };
-            return Ok(Appended { base_offset, log_append_time_ms, log_start_offset, staged: None });
+            return Ok(Appended { base_offset, log_append_time_ms: timestamp, log_start_offset, staged: None });
         }
-        SequenceCheck::OutOfOrder { .. } => return Err(ErrorCode::OutOfOrderSequenceNumber.into()),
-        SequenceCheck::StaleEpoch { .. } => return Err(ErrorCode::InvalidProducerEpoch.into()),
+        SequenceCheck::OutOfOrder { .. } => return Err(refused(ErrorCode::OutOfOrderSequenceNumber.into())),
+        SequenceCheck::StaleEpoch { .. } => return Err(refused(ErrorCode::InvalidProducerEpoch.into())),
     }
     let base_offset = partition.log.next_offset();
     let leader_epoch = partition.leader_epoch;

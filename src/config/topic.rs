@@ -55,8 +55,6 @@ pub struct TopicConfig {
     pub timestamp_before_ms_max: Option<u64>,
     /// `message.timestamp.after.max.ms`: how much newer.
     pub timestamp_after_ms_max: Option<u64>,
-    /// `min.insync.replicas`.
-    pub insync_replicas_min: u32,
     /// `unclean.leader.election.enable`.
     pub unclean_leader_election: bool,
 }
@@ -141,7 +139,6 @@ impl TopicConfig {
             },
             timestamp_before_ms_max: v.limit("message.timestamp.before.max.ms"),
             timestamp_after_ms_max: v.limit("message.timestamp.after.max.ms"),
-            insync_replicas_min: v.unsigned32("min.insync.replicas"),
             unclean_leader_election: v.flag("unclean.leader.election.enable"),
         };
         if v.flag("remote.storage.enable") {

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::config::{BatchValidation, Compression, TimestampType, TopicConfig};
-use crate::ids::Now;
+use crate::ids::{Now, Offset};
 use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::wire::ErrorCode;
 use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, Validation};
@@ -108,6 +108,9 @@ fn check_size(config: &TopicConfig, size: usize) -> Result<(), Invalid> {
 }
 
 fn check_attributes(batch: &Batch<'_>) -> Result<(), Invalid> {
+    if batch.base_offset() != Offset(0) {
+        return because(ErrorCode::InvalidRecord, "the base offset of a producer's batch is 0");
+    }
     if batch.attributes().is_control() {
         return because(ErrorCode::InvalidRecord, "control batches are the broker's");
     }
