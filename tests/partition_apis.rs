@@ -317,17 +317,20 @@ fn the_end_of_an_epoch_is_told() {
     let mut world = World::new();
     world.append("plain", Codec::None, -1, &[1000, 1010]);
     for version in 2..=4 {
-        let mut end_of = |index, current, epoch| {
+        let mut end_in = |topic, index, current, epoch| {
             let asked = OffsetForLeaderPartition::default()
                 .with_partition(index)
                 .with_current_leader_epoch(current)
                 .with_leader_epoch(epoch);
-            let topic = OffsetForLeaderTopic::default().with_topic(name("plain")).with_partitions(vec![asked]);
+            let topic = OffsetForLeaderTopic::default().with_topic(name(topic)).with_partitions(vec![asked]);
             let response = world.ask(version, &OffsetForLeaderEpochRequest::default().with_topics(vec![topic]));
             let found = &response.topics[0].partitions[0];
             assert_eq!(found.partition, index);
             (ErrorCode::from_code(found.error_code).unwrap(), found.leader_epoch, found.end_offset)
         };
+        assert_eq!(end_in("compacted", 0, -1, 3), (ErrorCode::None, 3, 0), "of an empty log");
+        assert_eq!(end_in("compacted", 0, -1, 2), (ErrorCode::None, -1, -1));
+        let mut end_of = |index, current, epoch| end_in("plain", index, current, epoch);
         assert_eq!(end_of(0, -1, 3), (ErrorCode::None, 3, 2));
         assert_eq!(end_of(0, 3, 4), (ErrorCode::None, -1, -1));
         assert_eq!(end_of(0, 2, 3), (ErrorCode::FencedLeaderEpoch, -1, -1));

@@ -43,5 +43,9 @@ const UNKNOWN: (LeaderEpoch, Offset) = (LeaderEpoch(-1), Offset(-1));
 fn one(broker: &mut Broker, topic: &str, asked: &OffsetForLeaderPartition) -> Result<(LeaderEpoch, Offset), ErrorCode> {
     let (_, partition) = broker.leading(topic, asked.partition).map_err(|not_here| not_here.error)?;
     partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch))?;
+    if asked.leader_epoch == partition.leader_epoch.0 {
+        // It goes on, though nothing may have been appended in it yet.
+        return Ok((partition.leader_epoch, partition.high_watermark()));
+    }
     Ok(partition.log.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch)).unwrap_or(UNKNOWN))
 }

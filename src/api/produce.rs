@@ -15,14 +15,19 @@ use std::borrow::Cow;
 use super::{Context, Outcome, ReplyTo};
 use crate::broker::{Broker, NotHere, turn};
 use crate::config::TimestampType;
+use crate::group::OFFSETS_TOPIC;
 use crate::ids::{LeaderEpoch, NodeId, Offset};
 use crate::partition::validate::{Invalid, validate};
 use crate::parts::Slice;
 use crate::storage::SequenceCheck;
 use crate::wire::batch::{self, Codec};
 use crate::wire::error_code::ErrorCode;
+use crate::wire::frame::RequestHeader;
 use crate::wire::produce::{PartitionResult, Produce, ProduceReply, ProduceTopic, RecordError};
 use crate::wire::routing::{CurrentLeader, TopicRef};
+
+/// The client id that Kafka's own tools have, and that may write to the groups' topic.
+const ADMIN_CLIENT: &str = "__admin_client";
 
 /// Producers of older versions may not send zstd.
 const ZSTD_SINCE: i16 = 7;
@@ -111,6 +116,9 @@ pub fn handle(
             };
             let result = match (&name, request.acks) {
                 (Err(error), _) => Err(Refused::from(*error)),
+                (Ok(name), -1..=1) if &**name == OFFSETS_TOPIC && !is_admin(frame) => {
+                    Err(ErrorCode::InvalidTopicException.into())
+                }
                 (Ok(_), -1..=1) => {
                     let name = name.as_ref().map_or("", |n| &**n);
                     let records =
@@ -137,6 +145,10 @@ pub fn handle(
         return Outcome::Close;
     }
     Outcome::Silent
+}
+
+fn is_admin(frame: &[u8]) -> bool {
+    RequestHeader::parse(frame).is_ok_and(|(header, _)| header.client_id == Some(ADMIN_CLIENT))
 }
 
 /// Leaders named in a reply, whose addresses go at its end.

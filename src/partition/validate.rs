@@ -83,6 +83,14 @@ pub fn validate<'a>(
     if batch.size() != bytes.len() {
         return because(ErrorCode::InvalidRecord, "a produce request must have exactly one record batch");
     }
+    if batch.base_offset().0 != 0 {
+        let (topic, index) = place;
+        let offset = batch.base_offset();
+        let message = format!(
+            "The baseOffset of the record batch in the append to {topic}-{index} should be 0, but it is {offset}"
+        );
+        return Err(Invalid { message: Some(message.into()), ..ErrorCode::InvalidRecord.into() });
+    }
     check_size(config, batch.size())?;
     check_attributes(&batch)?;
     let valid = look_at_records(batch, config, depth == BatchValidation::Strict)?;

@@ -335,7 +335,13 @@ fn data() {
     let mut builder = BatchBuilder::new(&mut batch, BatchFields::default());
     builder.push(1_700_000_000_000, Some(b"key"), Some(b"value"), &[]);
     builder.finish();
+    let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![string("group")]);
+    eventually("the groups' topic", || leader.call(4, &find).coordinators[0].error_code == 0);
+    let mut moved = batch.clone();
+    moved[7] = 5;
     for (what, topic, id, partition, acks, version) in [
+        ("with a base offset", "there", 0, 0, 1, 9),
+        ("to the groups' topic", "__consumer_offsets", 0, 0, 1, 9),
         ("to an unknown id", "", 77u128, 0, 1, 13),
         ("to an unknown name", "nowhere", 0, 0, 1, 9),
         ("to an unknown partition", "there", 0, 9, 1, 9),
@@ -343,6 +349,7 @@ fn data() {
         ("to an unknown partition, with acks=2", "there", 0, 9, 2, 9),
         ("good", "there", 0, 0, 1, 9),
     ] {
+        let batch = if what == "with a base offset" { &moved } else { &batch };
         let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch.clone().into()));
         let topic = TopicProduceData::default()
             .with_name(name(topic))
@@ -406,6 +413,8 @@ fn data() {
         ("offset for an unknown partition", 3),
         ("offset for a future epoch", 75),
         ("offset for an epoch of -2", 74),
+        ("produce with a base offset", 87),
+        ("produce to the groups' topic", 17),
         ("produce to an unknown id", 100),
         ("produce to an unknown name", 3),
         ("produce to an unknown partition", 3),
