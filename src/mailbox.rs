@@ -8,7 +8,8 @@ use std::time::Duration;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
     CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, FindCoordinatorRequest,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, MetadataRequest,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, MetadataRequest, UpdateFeaturesRequest,
+    UpdateFeaturesResponse,
 };
 
 use crate::cluster::image::ClusterImage;
@@ -72,6 +73,13 @@ pub enum ControlRequest {
     AlterConfigs(AlterConfigsRequest),
     /// IncrementalAlterConfigs.
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    /// UpdateFeatures.
+    UpdateFeatures {
+        /// The request.
+        request: UpdateFeaturesRequest,
+        /// Its version: fields mean different things.
+        version: i16,
+    },
     /// Topics that a Metadata (or FindCoordinator) request names and that do not exist: create them with default
     /// settings. Internal topics get the settings of their kind.
     AutoCreateTopics {
@@ -106,6 +114,8 @@ pub enum ControlAnswer {
     AlterConfigs(AlterConfigsResponse),
     /// IncrementalAlterConfigs.
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    /// UpdateFeatures.
+    UpdateFeatures(UpdateFeaturesResponse),
     /// Topics that did not exist: created now, or why not.
     AutoCreatedTopics {
         /// Name and Kafka's error code; 0: it is in the image now.
@@ -140,6 +150,10 @@ impl ControlAnswer {
             ControlAnswer::AlterConfigs(r) => refuse(r.responses.iter_mut().map(|t| &mut t.error_code), error),
             ControlAnswer::IncrementalAlterConfigs(r) => {
                 refuse(r.responses.iter_mut().map(|t| &mut t.error_code), error)
+            }
+            ControlAnswer::UpdateFeatures(r) => {
+                refuse(std::iter::once(&mut r.error_code), error);
+                r.results.clear();
             }
             // What was to be created is just not there.
             ControlAnswer::AutoCreatedTopics { .. } | ControlAnswer::Failed { .. } => {}

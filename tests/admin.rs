@@ -147,6 +147,50 @@ fn features_that_begin_at_0_are_told_from_version_4_on() {
     }
 }
 
+/// sarama asks for a feature that nobody has and expects to be told so; the connection was closed. Codes and words are
+/// those of Apache Kafka 4.3.
+#[test]
+fn features_go_up_and_down_in_every_version() {
+    let mut cluster = Cluster::start();
+    let update = |name: &'static str, level, kind| {
+        let update = update_features_request::FeatureUpdateKey::default().with_feature(name.into());
+        update.with_max_version_level(level).with_upgrade_type(kind)
+    };
+    let ask = |cluster: &mut Cluster, version, updates, look| {
+        let request = UpdateFeaturesRequest::default().with_feature_updates(updates);
+        cluster.call(&request.with_validate_only(look), version)
+    };
+    for version in versions(ApiKey::UpdateFeatures) {
+        let kind = 1;
+        let answer = ask(&mut cluster, version, vec![update("group.version", 1, kind)], false);
+        assert_eq!((answer.error_code, answer.results.len()), (0, if version < 2 { 1 } else { 0 }));
+        let answer = ask(&mut cluster, version, vec![update("group.version", 1, kind), update("x", 1, kind)], false);
+        let text = "The update failed for all features since the following feature had an error: Invalid update version 1 for \
+                    feature x. Local controller 1 does not support this feature.";
+        assert_eq!((answer.error_code, answer.error_message.as_deref()), (95, Some(text)));
+    }
+    for (name, level, kind, reason) in [
+        ("metadata.version", 99, 1, "only supports versions 7-27"),
+        ("metadata.version", -1, 1, "A feature version cannot be less than 0."),
+        ("metadata.version", 20, 1, "Can't downgrade the version of this feature without setting"),
+        ("metadata.version", 20, 2, "Refusing to perform the requested downgrade"),
+        ("metadata.version", 20, 3, "Unsafe metadata downgrade is not supported"),
+        ("group.version", 1, 9, "does not support the given upgrade type"),
+    ] {
+        let answer = ask(&mut cluster, 2, vec![update(name, level, kind)], false);
+        let text = answer.error_message.unwrap_or_default();
+        assert!(answer.error_code == 95 && text.contains(reason), "{name} {level}: {text}");
+    }
+    let level = |cluster: &Cluster| cluster.brokers[1].image.features.get("group.version").copied();
+    for (level_asked, kind, look, then) in [(0, 2, true, Some(1)), (0, 2, false, None), (1, 1, false, Some(1))] {
+        assert_eq!(ask(&mut cluster, 1, vec![update("group.version", level_asked, kind)], look).error_code, 0);
+        assert_eq!(level(&cluster), then);
+        let request = ApiVersionsRequest::default().with_client_software_name("x".into());
+        let reply = cluster.call(&request.with_client_software_version("1".into()), 4);
+        assert!(reply.supported_features.iter().any(|f| &*f.name == "group.version" && f.max_version == 1));
+    }
+}
+
 #[test]
 fn topics_come_grow_and_go_in_every_version() {
     let mut cluster = Cluster::start();

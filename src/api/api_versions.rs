@@ -12,6 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{APIS, Context, Outcome, Request};
 use crate::broker::Broker;
+use crate::cluster::features;
 use crate::decode_or_close;
 use crate::ids::{ReplyTo, Waiter};
 use crate::parts::Reply;
@@ -43,23 +44,16 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     response.api_keys = APIS.iter().map(row).collect();
     if request.to.version >= 3 {
         let image = &context.broker.image;
-        for (name, level) in &image.features {
-            let min = if name == "metadata.version" { 7 } else { 0 };
+        for (name, (min, max)) in features::supported(image) {
             // Java clients 3.5 to 3.8 ask with version 3 and end on a feature that begins at 0 (KAFKA-17492).
             if min > 0 || request.to.version >= 4 {
-                response.supported_features.push(
-                    SupportedFeatureKey::default()
-                        .with_name(StrBytes::from_string(name.clone()))
-                        .with_min_version(min)
-                        .with_max_version(*level),
-                );
+                let feature = SupportedFeatureKey::default().with_name(StrBytes::from_string(name.to_string()));
+                response.supported_features.push(feature.with_min_version(min).with_max_version(max));
             }
-            response.finalized_features.push(
-                FinalizedFeatureKey::default()
-                    .with_name(StrBytes::from_string(name.clone()))
-                    .with_min_version_level(*level)
-                    .with_max_version_level(*level),
-            );
+        }
+        for (name, level) in &image.features {
+            let feature = FinalizedFeatureKey::default().with_name(StrBytes::from_string(name.clone()));
+            response.finalized_features.push(feature.with_min_version_level(*level).with_max_version_level(*level));
         }
         response.finalized_features_epoch = image.metadata_offset;
     }

@@ -60,6 +60,7 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
+pub mod update_features;
 
 pub use crate::ids::ReplyTo;
 pub use table::{APIS, find};

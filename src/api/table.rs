@@ -42,6 +42,7 @@ pub const APIS: &[Api] = &[
     plain(ApiKey::OffsetDelete, 0, 0, api::offset_delete::handle),
     plain(ApiKey::DescribeClientQuotas, 0, 1, api::describe_client_quotas::handle),
     plain(ApiKey::DescribeQuorum, 0, 2, api::describe_quorum::handle),
+    plain(ApiKey::UpdateFeatures, 0, 2, api::update_features::handle),
     plain(ApiKey::DescribeCluster, 0, 2, api::describe_cluster::handle),
     plain(ApiKey::DescribeProducers, 0, 0, api::describe_producers::handle),
     plain(ApiKey::ListConfigResources, 0, 1, api::list_config_resources::handle),

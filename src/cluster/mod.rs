@@ -2,6 +2,7 @@
 //! pure function of the metadata records; nothing waits, reads a clock or touches a file.
 
 pub mod configs;
+pub mod features;
 pub mod fold;
 pub mod image;
 pub mod placement;

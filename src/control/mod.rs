@@ -18,7 +18,7 @@ use crate::cluster::fold::Fold;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::record::Record;
 use crate::cluster::topics::{self, Creation};
-use crate::cluster::{configs, snapshot};
+use crate::cluster::{configs, features, snapshot};
 use crate::ids::{Now, ShardId, TopicId, TopicName, Waiter};
 use crate::io::disk::{Disk, Job};
 use crate::mailbox::{ControlAnswer, ControlRequest, ToControl, ToShard};
@@ -184,6 +184,10 @@ impl Control {
             ControlRequest::IncrementalAlterConfigs(request) => {
                 let (records, response) = configs::alter_incrementally(image, &request);
                 (records, ControlAnswer::IncrementalAlterConfigs(response))
+            }
+            ControlRequest::UpdateFeatures { request, version } => {
+                let (records, response) = features::update(image, &request, version);
+                (records, ControlAnswer::UpdateFeatures(response))
             }
             ControlRequest::AutoCreateTopics { names, cause } => {
                 let (records, topics) = auto_create(image, names, &mut creation);

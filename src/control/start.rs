@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::identity::{Identity, IdentityError, to_base64};
 use super::metadata_log::{MetadataError, MetadataLog};
 use super::{Control, SNAPSHOT_AFTER_BYTES};
+use crate::cluster::features::FEATURES;
 use crate::cluster::fold::Fold;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::placement;
@@ -21,10 +22,6 @@ use crate::io::disk::{Disk, Job};
 use crate::wire::batch::Batch;
 use crate::wire::record::Records;
 
-/// The metadata level written into a new log: Kafka 4.1's.
-const METADATA_VERSION: i16 = 27;
-/// Features of a new cluster.
-const FEATURES: &[(&str, i16)] = &[("metadata.version", METADATA_VERSION), ("group.version", 1)];
 /// Snapshot that Kafka's format tool leaves for the first start.
 const BOOTSTRAP: &str = "bootstrap.checkpoint";
 
@@ -155,7 +152,7 @@ fn bootstrap_records(disk: &mut dyn Disk) -> Vec<Record> {
     records.retain(|record| matches!(record, Record::FeatureLevel { .. } | Record::Config { .. }));
     if records.is_empty() {
         let ours = FEATURES.iter();
-        records.extend(ours.map(|(name, level)| Record::FeatureLevel { name: name.to_string(), level: *level }));
+        records.extend(ours.map(|(name, _, level)| Record::FeatureLevel { name: name.to_string(), level: *level }));
     }
     records
 }
@@ -169,7 +166,7 @@ fn register(image: &ClusterImage, setup: &mut Setup, directory: Uuid, first_offs
             incarnation: (setup.new_id)(),
             broker_epoch: first_offset + index as i64,
             endpoints: vec![("PLAINTEXT".to_string(), address.host.clone(), address.port)],
-            features: FEATURES.iter().map(|(name, level)| (name.to_string(), 0, *level)).collect(),
+            features: FEATURES.iter().map(|(name, min, max)| (name.to_string(), *min, *max)).collect(),
             rack: setup.config.rack.clone(),
             fenced: false,
             log_dirs: vec![directory],

@@ -6,7 +6,7 @@ use super::shape::Field;
 use super::shape::kinds::*;
 
 /// By API key, sorted.
-pub(super) const REQUESTS: [(i16, &[Field]); 53] = [
+pub(super) const REQUESTS: [(i16, &[Field]); 54] = [
     (2, LIST_OFFSETS),
     (3, METADATA),
     (8, OFFSET_COMMIT),
@@ -50,6 +50,7 @@ pub(super) const REQUESTS: [(i16, &[Field]); 53] = [
     (50, DESCRIBE_USER_SCRAM_CREDENTIALS),
     (51, ALTER_USER_SCRAM_CREDENTIALS),
     (55, DESCRIBE_QUORUM),
+    (57, UPDATE_FEATURES),
     (60, DESCRIBE_CLUSTER),
     (61, DESCRIBE_PRODUCERS),
     (65, DESCRIBE_TRANSACTIONS),
@@ -407,6 +408,19 @@ const ALTER_USER_SCRAM_CREDENTIALS: &[Field] = &[
 ];
 const DESCRIBE_QUORUM: &[Field] =
     &[array("topics", &[string("topic name"), array("partitions", &[int32("partition index")])])];
+const UPDATE_FEATURES: &[Field] = &[
+    int32("timeout ms"),
+    array(
+        "feature updates",
+        &[
+            string("feature"),
+            int16("max version level"),
+            boolean("allow downgrade").until(0),
+            int8("upgrade type").since(1),
+        ],
+    ),
+    boolean("validate only").since(1),
+];
 const DESCRIBE_CLUSTER: &[Field] = &[
     boolean("include cluster authorized operations"),
     int8("endpoint type").since(1),
