@@ -138,12 +138,13 @@ fn what_is_offered() {
 #[test]
 fn features_that_begin_at_0_are_told_from_version_4_on() {
     let mut cluster = Cluster::start();
-    for (version, told) in [(3, &["metadata.version"][..]), (4, &["group.version", "metadata.version"])] {
+    let all = ["eligible.leader.replicas.version", "group.version", "metadata.version"];
+    for (version, told) in [(3, &["metadata.version"][..]), (4, &all)] {
         let request = ApiVersionsRequest::default().with_client_software_name("apache-kafka-java".into());
         let reply = cluster.call(&request.with_client_software_version("3.7.1".into()), version);
         let supported: Vec<_> = reply.supported_features.iter().map(|feature| &*feature.name).collect();
         assert_eq!(supported, told, "v{version}");
-        assert_eq!(reply.finalized_features.len(), 2);
+        assert_eq!(reply.finalized_features.len(), all.len());
     }
 }
 

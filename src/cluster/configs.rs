@@ -30,6 +30,9 @@ mod named;
 /// Resource type of a broker's loggers.
 const RESOURCE_BROKER_LOGGER: i8 = 8;
 
+/// With eligible leader replicas (KIP-966) it is one for all brokers, and always set.
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
 /// What a request does to one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation<'a> {
@@ -273,6 +276,15 @@ fn check_broker_change(
     let names: Vec<&str> = operations.iter().map(|(name, _)| name).filter(fixed).copied().collect();
     if !names.is_empty() {
         return Err(invalid(format!("Cannot update these configs dynamically: [{}]", names.join(", "))));
+    }
+    if image.has_elr() && operations.iter().any(|(name, _)| *name == MIN_INSYNC_REPLICAS) {
+        let refusal = |message| Err(refused(ErrorCode::InvalidConfig, message));
+        if !resource_name.is_empty() {
+            return refusal("Broker-level min.insync.replicas cannot be altered while ELR is enabled.");
+        }
+        if !next.contains_key(MIN_INSYNC_REPLICAS) {
+            return refusal("Cluster-level min.insync.replicas cannot be removed while ELR is enabled.");
+        }
     }
     // A name that is not known is kept as it is: it may be of a plugin.
     for (key, value) in next.iter().filter_map(|(name, value)| Some((broker_key(name)?, value))) {

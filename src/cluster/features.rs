@@ -10,14 +10,14 @@ use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::image::ClusterImage;
+use super::image::{ClusterImage, ELR_FEATURE};
 use super::record::Record;
 use crate::wire::error_code::ErrorCode;
 
 const METADATA_VERSION: &str = "metadata.version";
 /// Name, lowest and highest level; a new cluster is at the highest. `metadata.version`, Kafka 3.3's to Kafka 4.1's, comes
 /// first, as a metadata log begins with it.
-pub const FEATURES: &[(&str, i16, i16)] = &[(METADATA_VERSION, 7, 27), ("group.version", 0, 1)];
+pub const FEATURES: &[(&str, i16, i16)] = &[(METADATA_VERSION, 7, 27), ("group.version", 0, 1), (ELR_FEATURE, 0, 1)];
 
 const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;

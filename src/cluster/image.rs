@@ -115,7 +115,14 @@ pub struct PartitionInfo {
     pub partition_epoch: i32,
 }
 
+/// The feature of eligible leader replicas (KIP-966), which new clusters of Kafka 4.1 and later have.
+pub const ELR_FEATURE: &str = "eligible.leader.replicas.version";
+
 impl ClusterImage {
+    pub fn has_elr(&self) -> bool {
+        self.features.get(ELR_FEATURE).is_some_and(|level| *level >= 1)
+    }
+
     /// A cluster without brokers and topics, on a process of `shards` shards.
     pub fn empty(
         cluster_id: Arc<str>,

@@ -11,11 +11,13 @@ use uuid::Uuid;
 use super::identity::{Identity, IdentityError, to_base64};
 use super::metadata_log::{MetadataError, MetadataLog};
 use super::{Control, SNAPSHOT_AFTER_BYTES};
+use crate::cluster::configs::MIN_INSYNC_REPLICAS;
 use crate::cluster::features::FEATURES;
 use crate::cluster::fold::Fold;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::placement;
-use crate::cluster::record::{Record, RegisterBroker};
+use crate::cluster::record::{RESOURCE_BROKER, Record, RegisterBroker};
+use crate::config::keys::broker_key;
 use crate::config::{BrokerConfig, Settings};
 use crate::ids::{NodeId, Now};
 use crate::io::disk::{Disk, Job};
@@ -80,6 +82,9 @@ impl Control {
         if image.features.is_empty() {
             records.extend(bootstrap_records(disk));
         }
+        let mut fold = Fold::new(&image);
+        records.iter().for_each(|record| fold.apply(record.clone()));
+        records.extend(elr_record(&fold.finish()));
         records.extend(register(&image, &mut setup, identity.directory, log.next_offset().0 + records.len() as i64));
         let mut fold = Fold::new(&image);
         records.iter().for_each(|record| fold.apply(record.clone()));
@@ -155,6 +160,20 @@ fn bootstrap_records(disk: &mut dyn Disk) -> Vec<Record> {
         records.extend(ours.map(|(name, _, level)| Record::FeatureLevel { name: name.to_string(), level: *level }));
     }
     records
+}
+
+/// With eligible leader replicas (KIP-966), `min.insync.replicas` is set for all brokers from the first start on, to what the
+/// configuration says then: DescribeConfigs tells of it for every topic.
+fn elr_record(image: &ClusterImage) -> Option<Record> {
+    let is_set = image.dynamic_configs.get(&None).is_some_and(|configs| configs.contains_key(MIN_INSYNC_REPLICAS));
+    let key = broker_key(MIN_INSYNC_REPLICAS).expect("it is in the table");
+    let value = image.layers(None).broker_values(key).swap_remove(0).value;
+    (image.has_elr() && !is_set).then(|| Record::Config {
+        resource_type: RESOURCE_BROKER,
+        resource_name: String::new(),
+        name: MIN_INSYNC_REPLICAS.to_string(),
+        value: value.map(String::from),
+    })
 }
 
 /// Registers this process's shards; brokers that are not among them are fenced, since there is no other host.

@@ -223,6 +223,23 @@ fn a_snapshot_stands_for_the_log() {
 }
 
 #[test]
+fn min_insync_replicas_is_set_for_all_brokers_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 2);
+    let set = |host: &Host| host.control.image().dynamic_configs[&None]["min.insync.replicas"].clone();
+    assert_eq!(set(&host), "1");
+    let records = vec![Record::Config {
+        resource_type: crate::cluster::record::RESOURCE_BROKER,
+        resource_name: String::new(),
+        name: "min.insync.replicas".into(),
+        value: Some("3".into()),
+    }];
+    host.control.log.append(&mut host.disk, &records, NOW).unwrap();
+    drop(host);
+    assert_eq!(set(&Host::start(dir.path(), 2)), "3");
+}
+
+#[test]
 fn another_nodes_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("meta.properties"), "version=1\nnode.id=5\ncluster.id=x\n").unwrap();

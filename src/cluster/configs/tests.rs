@@ -176,6 +176,25 @@ fn brokers_take_what_is_dynamic() {
     assert_eq!(cluster.alter(RESOURCE_BROKER_LOGGER, "1", &[(SET, "root", Some("DEBUG"))]).0, 42);
 }
 
+/// As in every new cluster of Kafka 4.1 and later: tests of confluent-kafka-python list it among what is not a default.
+#[test]
+fn min_insync_replicas_is_of_the_cluster() {
+    let mut cluster = Cluster::new();
+    let elr = crate::cluster::image::ELR_FEATURE.to_string();
+    cluster.fold(vec![Record::FeatureLevel { name: elr, level: 1 }]);
+    let set = [(SET, MIN_INSYNC_REPLICAS, Some("2"))];
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "", &set).0, 0);
+    let entry = cluster.describe(RESOURCE_TOPIC, "t", MIN_INSYNC_REPLICAS);
+    assert_eq!((&*entry.value.unwrap(), entry.config_source), ("2", Source::DynamicDefaultBroker as i8));
+    let refused = |what: &str| (40, format!("{what} while ELR is enabled."));
+    let altered = refused("Broker-level min.insync.replicas cannot be altered");
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "1", &set), altered);
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "1", &[(DELETE, MIN_INSYNC_REPLICAS, None)]), altered);
+    let removed = refused("Cluster-level min.insync.replicas cannot be removed");
+    assert_eq!(cluster.alter(RESOURCE_BROKER, "", &[(DELETE, MIN_INSYNC_REPLICAS, None)]), removed);
+    assert_eq!(cluster.alter(RESOURCE_TOPIC, "t", &[(SET, MIN_INSYNC_REPLICAS, Some("1"))]).0, 0);
+}
+
 /// Kafka keeps names it does not know, as they may be of a plugin; kafkajs's own tests set a topic's key for a broker. What
 /// they say might be a secret.
 #[test]
