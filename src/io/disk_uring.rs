@@ -30,8 +30,9 @@ const WRITEBACKS_IN_FLIGHT_MAX: usize = 2;
 const WRITEBACKS_QUEUED_MAX: usize = 256;
 /// Other jobs in the kernel's hands; more wait in line. Each may hold a worker thread.
 const JOBS_IN_FLIGHT_MAX: usize = 64;
-/// What one operation of a long job covers.
-const STEP_SIZE_MAX: u64 = 64 * 1024 * 1024;
+/// What one operation of a long job covers. A worker starts the write-back of so much at a stretch: on a kernel that is not
+/// preempted the shard waits for the end of it when its own work comes, some 100 us.
+const STEP_SIZE_MAX: u64 = 2 * 1024 * 1024;
 /// How often a close that waits for other holders of the file is looked at.
 const CLOSE_RETRY_NS: u64 = 20_000_000;
 
