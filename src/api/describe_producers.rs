@@ -6,7 +6,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{Context, Outcome, Request};
 use crate::broker::{Broker, NotHere};
-use crate::cluster::topics::check_name;
+use crate::cluster::topics::{NOT_HOSTED, check_name};
 use crate::cluster::{Refused, refused};
 use crate::decode_or_close;
 use crate::wire::ErrorCode;
@@ -36,7 +36,7 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
 fn active(broker: &mut Broker, topic: &str, index: i32) -> Result<Vec<ProducerState>, Refused> {
     check_name(topic)?;
     if broker.image.topic(topic).is_none() {
-        return Err(refused(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition."));
+        return Err(refused(ErrorCode::UnknownTopicOrPartition, NOT_HOSTED));
     }
     let not_here = |not_here: NotHere| Refused { code: not_here.error, message: None };
     let (_, partition) = broker.leading(topic, index).map_err(not_here)?;

@@ -10,11 +10,9 @@ use kafka_protocol::protocol::StrBytes;
 use super::topology::text;
 use super::{Context, Outcome, Request};
 use crate::cluster::image::ClusterImage;
+use crate::cluster::topics::{METADATA_TOPIC, NOT_HOSTED};
 use crate::decode_or_close;
 use crate::wire::ErrorCode;
-
-/// The one topic whose replicas are a quorum.
-const METADATA: &str = "__cluster_metadata";
 
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
@@ -23,7 +21,7 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     // Any other topic or partition beside it, and Kafka knows none of what was asked.
     let is_metadata = match message.topics.as_slice() {
         [topic] => {
-            topic.topic_name.as_str() == METADATA
+            topic.topic_name.as_str() == METADATA_TOPIC
                 && matches!(topic.partitions.as_slice(), [p] if p.partition_index == 0)
         }
         _ => false,
@@ -57,11 +55,10 @@ fn quorum(image: &ClusterImage, now_ms: i64, version: i16) -> PartitionData {
 }
 
 fn unknown(index: i32) -> PartitionData {
-    let text = "This server does not host this topic-partition.";
     PartitionData::default()
         .with_partition_index(index)
         .with_error_code(ErrorCode::UnknownTopicOrPartition.code())
-        .with_error_message(Some(StrBytes::from_static_str(text)))
+        .with_error_message(Some(StrBytes::from_static_str(NOT_HOSTED)))
 }
 
 /// There is no listener for controllers: admin requests go to any shard.

@@ -19,7 +19,8 @@ use crate::wire::error_code::ErrorCode;
 use crate::wire::fetch::{Fetch, FetchReply, PartitionData, PartitionTags};
 use crate::wire::routing::{CurrentLeader, TopicRef};
 
-const READ_COMMITTED: i8 = 1;
+/// The isolation level that hides what is not committed; ListOffsets has the same.
+pub const READ_COMMITTED: i8 = 1;
 
 /// Answers a fetch, or parks it.
 pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize) -> Outcome {

@@ -16,6 +16,7 @@ use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 
+use super::fetch::READ_COMMITTED;
 use super::{Context, Outcome, ReplyTo, Request};
 use crate::broker::{Broker, FoundOffset, Lookup, LookupState};
 use crate::decode_or_close;
@@ -40,8 +41,6 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// Last version that `kafka-protocol` knows. The next one has the same fields.
 const CODEC_VERSION_MAX: i16 = 10;
-
-const READ_COMMITTED: i8 = 1;
 
 const NONE: FoundOffset = FoundOffset { timestamp: -1, offset: Offset(-1), epoch: LeaderEpoch(-1) };
 

@@ -330,7 +330,7 @@ fn describe_resource(
             let node = topic.partitions.first().map(|partition| partition.leader);
             let layers = image.layers(node);
             let describe = |key| {
-                let value = layers.topic_values(key, &topic.overrides).swap_remove(0).value;
+                let value = layers.topic_value(key, &topic.overrides);
                 entry(key, value, layers.topic_synonyms(key, &topic.overrides), false, request)
             };
             Ok(TopicConfig::described_keys().filter(wanted).map(describe).collect())
@@ -392,7 +392,7 @@ fn broker_entry(
     request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResourceResult {
     let layers = image.layers(Some(node));
-    let mut value = layers.broker_values(key).swap_remove(0).value;
+    let mut value = layers.broker_value(key);
     let mut found = layers.broker_synonyms(key);
     let broker = image.brokers.get(&node);
     let own = match (key.name, broker) {

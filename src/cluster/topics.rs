@@ -29,6 +29,8 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 /// The metadata log's own name: no topic can have it.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
+/// What is said of a topic or partition that is not there.
+pub const NOT_HOSTED: &str = "This server does not host this topic-partition.";
 /// Partitions that one request may create.
 const PARTITIONS_CREATED_MAX: i32 = 100_000;
 const NAME_LENGTH_MAX: usize = 249;
@@ -352,9 +354,9 @@ fn find_deletable<'a>(
         (Some(_), false) => return invalid("You may not specify both topic name and topic id."),
         (Some(_), true) if repeated => return invalid("Duplicate topic name."),
         (None, false) if repeated => return invalid("Duplicate topic id."),
-        (Some(name), true) => image.topic(name).ok_or_else(|| {
-            refused(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
-        })?,
+        (Some(name), true) => {
+            image.topic(name).ok_or_else(|| refused(ErrorCode::UnknownTopicOrPartition, NOT_HOSTED))?
+        }
         (None, false) => image
             .topic_by_id(id)
             .ok_or_else(|| refused(ErrorCode::UnknownTopicId, "This server does not host this topic ID."))?,

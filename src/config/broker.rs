@@ -166,7 +166,7 @@ impl BrokerConfig {
 
     /// All layers over the defaults. Every single value has been checked; the error is about how they fit together.
     pub fn resolve(layers: &Layers<'_>) -> Result<BrokerConfig, String> {
-        let find = |key| layers.broker_values(key).swap_remove(0).value;
+        let find = |key| layers.broker_value(key);
         let v = Values { find, key: broker_key };
         let is_set = |name: &str| layers.settings.get(name).is_some();
         let (listen_host, listen_port) = only_listener(&v.list("listeners"), &v.list("controller.listener.names"))?

@@ -64,6 +64,11 @@ impl<'a> Layers<'a> {
         found
     }
 
+    /// The value of a broker's key that counts.
+    pub fn broker_value(&self, key: &'static Key) -> Option<Cow<'a, str>> {
+        self.broker_values(key).swap_remove(0).value
+    }
+
     /// What DescribeConfigs lists as the synonyms of a broker's key: the values of all names of the same setting, layer by
     /// layer, each as it was given, from the first one that has the key's own name.
     pub fn broker_synonyms(&self, key: &'static Key) -> Vec<Found<'a>> {
@@ -98,6 +103,11 @@ impl<'a> Layers<'a> {
         let named = key.synonyms.iter().map(|(k, _)| *k).find(|k| k.default.is_some()).unwrap_or(key);
         found.push(Found { key: named, value: key.default.map(Cow::Borrowed), source: Source::Default });
         found
+    }
+
+    /// The value of a topic's key that counts.
+    pub fn topic_value(&self, key: &'static Key, overrides: &'a BTreeMap<String, String>) -> Option<Cow<'a, str>> {
+        self.topic_values(key, overrides).swap_remove(0).value
     }
 
     fn set_values(&self, key: &'static Key) -> Vec<Found<'a>> {

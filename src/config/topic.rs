@@ -98,7 +98,7 @@ impl TopicConfig {
             let key = topic_key(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
             key.check(value)?;
         }
-        let find = |key| layers.topic_values(key, overrides).swap_remove(0).value;
+        let find = |key| layers.topic_value(key, overrides);
         let v = Values { find, key: topic_key };
         let policies = v.list("cleanup.policy");
         let has = |policy: &str| policies.iter().any(|p| p.eq_ignore_ascii_case(policy));

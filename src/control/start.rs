@@ -17,6 +17,7 @@ use crate::cluster::fold::Fold;
 use crate::cluster::image::ClusterImage;
 use crate::cluster::placement;
 use crate::cluster::record::{RESOURCE_BROKER, Record, RegisterBroker};
+use crate::cluster::topics::METADATA_TOPIC;
 use crate::config::keys::broker_key;
 use crate::config::{BrokerConfig, Settings};
 use crate::ids::{NodeId, Now};
@@ -167,7 +168,7 @@ fn bootstrap_records(disk: &mut dyn Disk) -> Vec<Record> {
 fn elr_record(image: &ClusterImage) -> Option<Record> {
     let is_set = image.dynamic_configs.get(&None).is_some_and(|configs| configs.contains_key(MIN_INSYNC_REPLICAS));
     let key = broker_key(MIN_INSYNC_REPLICAS).expect("it is in the table");
-    let value = image.layers(None).broker_values(key).swap_remove(0).value;
+    let value = image.layers(None).broker_value(key);
     (image.has_elr() && !is_set).then(|| Record::Config {
         resource_type: RESOURCE_BROKER,
         resource_name: String::new(),
@@ -218,7 +219,7 @@ fn find_strays(
             strays.entry(name.to_string()).or_default().push(entry.name);
         }
     }
-    strays.remove("__cluster_metadata");
+    strays.remove(METADATA_TOPIC);
     for (topic, directories) in &strays {
         log::warn!("no topic has the directories {}: they are left as they are", directories.join(", "));
         log::debug!("a topic '{topic}' that is created now will not have them");

@@ -16,7 +16,7 @@ const RECORDS_SIZE_MAX: usize = 256 << 20;
 /// Given out at once.
 const EMIT_SIZE: usize = 64 << 10;
 
-/// What a slice may still cost, in nanoseconds, reckoned for a slow core: the work knows no clock.
+/// What a piece may still cost, in nanoseconds, reckoned for a slow core: the work knows no clock.
 #[derive(Debug)]
 pub(super) struct Budget(i64);
 

@@ -1,5 +1,5 @@
 //! What the cleaner reads: the batches of one segment in order, only from the page cache, and no more at a time than the budget
-//! allows. A batch is handed out whole; it may take several slices until it is there.
+//! allows. A batch is handed out whole; it may take several pieces until it is there.
 
 use std::io;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! The cleaner: compaction of one log in slices. First the dirty part is read and the last offset of each key noted; then all segments up to its end are
-//! rewritten, several into one. A slice costs some 10 us, however large the batches (`clean_batch`), and reads only from the page cache: what is cold is
+//! The cleaner: compaction of one log in pieces. First the dirty part is read and the last offset of each key noted; then all segments up to its end are
+//! rewritten, several into one. A piece costs some 10 us, however large the batches (`clean_batch`), and reads only from the page cache: what is cold is
 //! read ahead by a job.
 //!
 //! The swap survives a crash at any point (docs/formats/log.md): `<base>.log.cleaned` is written and synced, renamed to `<base>.<end>.swap`, which
@@ -21,13 +21,13 @@ use crate::io::disk::{Disk, Job};
 use crate::wire::batch::HeaderView;
 
 /// What a call of `clean` may cost, as `clean_batch` reckons.
-const SLICE_NS: i64 = 10_000;
+const PIECE_NS: i64 = 10_000;
 /// Read from the device at once.
 const READ_AHEAD_SIZE: u64 = 4 << 20;
 /// Written at once.
 const WRITE_SIZE: usize = 64 << 10;
 
-/// How a slice ended.
+/// How a piece ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleaning {
     /// There is nothing to do. Ask again after `log.cleaner.backoff.ms`.
@@ -94,8 +94,8 @@ pub(super) struct Cleaner {
     pending: Vec<u8>,
     written: u64,
     written_back: u64,
-    /// Read and written in this slice.
-    slice_bytes: u64,
+    /// Read and written in this piece.
+    piece_bytes: u64,
     /// A job that must end first.
     waits: bool,
     started: Now,
@@ -114,7 +114,7 @@ impl Cleaner {
         if self.map.shrink() { None } else { self.more() }
     }
     fn more(&mut self) -> Option<Cleaning> {
-        Some(Cleaning::More(std::mem::take(&mut self.slice_bytes)))
+        Some(Cleaning::More(std::mem::take(&mut self.piece_bytes)))
     }
 }
 
@@ -148,7 +148,7 @@ impl Log {
         self.cleaned
     }
 
-    /// Works on compaction for a slice.
+    /// Works on compaction for a piece.
     pub fn clean(&mut self, disk: &mut dyn Disk, now: Now) -> Result<Cleaning, StorageError> {
         self.usable()?;
         self.durability.note_now(now);
@@ -159,8 +159,8 @@ impl Log {
         }
         let result = match cleaner.phase {
             Phase::Grow => Ok(cleaner.grow()),
-            Phase::Map => self.map_slice(disk, &mut cleaner),
-            Phase::Rewrite => self.rewrite_slice(disk, &mut cleaner),
+            Phase::Map => self.map_piece(disk, &mut cleaner),
+            Phase::Rewrite => self.rewrite_piece(disk, &mut cleaner),
             Phase::Sync => self.commit(disk, &mut cleaner),
             Phase::Commit => self.replace(disk, &mut cleaner),
             Phase::Remove => self.name(disk, &mut cleaner),
@@ -227,7 +227,7 @@ impl Log {
             pending: Vec::new(),
             written: 0,
             written_back: 0,
-            slice_bytes: 0,
+            piece_bytes: 0,
             waits: false,
             started: now,
             cleaned: Cleaned::default(),
@@ -251,7 +251,7 @@ impl Log {
                 let (base_offset, last_offset) = (header.base_offset(), header.last_offset());
                 cleaner.span =
                     BatchSpan { base_offset, last_offset, max_timestamp: -1, size: piece.range.len() as u32 };
-                cleaner.slice_bytes += u64::from(cleaner.span.size);
+                cleaner.piece_bytes += u64::from(cleaner.span.size);
                 if cleaner.phase == Phase::Map && last_offset < cleaner.group_end {
                     cleaner.input.pass(piece.range.len());
                 } else {
@@ -276,8 +276,8 @@ impl Log {
         }
     }
 
-    fn map_slice(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
-        let mut budget = Budget::new(SLICE_NS);
+    fn map_piece(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
+        let mut budget = Budget::new(PIECE_NS);
         while !budget.is_spent() {
             if cleaner.work.is_idle() {
                 match self.next_input(disk, cleaner, &mut budget)? {
@@ -339,8 +339,8 @@ impl Log {
         Ok(cleaner.more())
     }
 
-    fn rewrite_slice(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
-        let mut budget = Budget::new(SLICE_NS);
+    fn rewrite_piece(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
+        let mut budget = Budget::new(PIECE_NS);
         while !budget.is_spent() {
             if cleaner.work.is_idle() {
                 match self.next_input(disk, cleaner, &mut budget)? {
@@ -404,7 +404,7 @@ impl Log {
             let slice = io::IoSlice::new(&cleaner.pending);
             disk.write(file, Position(cleaner.written), &[slice]).map_err(failed("write", &path))?;
             cleaner.written += cleaner.pending.len() as u64;
-            cleaner.slice_bytes += cleaner.pending.len() as u64;
+            cleaner.piece_bytes += cleaner.pending.len() as u64;
             cleaner.pending.clear();
         }
         Ok(())

@@ -81,7 +81,7 @@ fn check_group_key(image: &ClusterImage, key: &Key, value: &str) -> Result<(), S
     let rest = rest.strip_prefix("num.").unwrap_or(rest);
     let bound = |which: &str| {
         let bound_key = keys::broker_key(&format!("group.{kind}.{which}.{rest}"))?;
-        let value = image.layers(None).broker_values(bound_key).swap_remove(0).value?;
+        let value = image.layers(None).broker_value(bound_key)?;
         Some((bound_key.name, value.trim().parse::<i64>().ok()?))
     };
     if let Some((bound_name, _)) = bound("min").filter(|(_, min)| number < *min) {
