@@ -103,6 +103,8 @@ const LIMITS: &[(i16, &str)] = &[
 /// Client, and where `tests/interop` says its version: file, and what precedes the version there.
 const CLIENTS: &[(&str, &str, &str)] = &[
     ("Apache Kafka `kafka-clients` (Java), its tools, Streams and Connect", "java/pom.xml", "<kafka>"),
+    ("the same, older (client only)", "harness/install.rs", "JAVA_3_7: &str = \""),
+    ("the same, older (client only)", "harness/install.rs", "JAVA_2_8: &str = \""),
     ("librdkafka, as `confluent-kafka` for Python", "python/requirements.txt", "confluent-kafka=="),
     ("kafka-python", "python/requirements.txt", "kafka-python=="),
     ("aiokafka", "python/requirements.txt", "aiokafka=="),

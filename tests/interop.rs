@@ -38,6 +38,8 @@ macro_rules! tests {
     ($($client:ident { $($name:ident: $call:expr;)* })*) => {
         $(mod $client {
             use super::harness::client::Client::*;
+            #[allow(unused_imports, reason = "only Java is tested at several versions")]
+            use super::harness::install::{JAVA_2_8, JAVA_3_7};
             use super::{groups, script};
             $(#[test] fn $name() { $call })*
         })*
@@ -91,6 +93,22 @@ tests! {
         static_member_returns: groups::static_member_returns(Java);
         cooperative_rebalance: groups::cooperative_rebalance(Java);
         offsets_survive_restarts: groups::offsets_survive_restarts(Java);
+    }
+    java_3_7 {
+        data: script(JavaOf(JAVA_3_7), "data", &[]);
+        spread: script(JavaOf(JAVA_3_7), "spread", &[]);
+        admin: script(JavaOf(JAVA_3_7), "admin", &[]);
+        lag: script(JavaOf(JAVA_3_7), "lag", &["lagging", "slow"]);
+        members_come_and_go: groups::members_come_and_go(JavaOf(JAVA_3_7));
+        static_member_returns: groups::static_member_returns(JavaOf(JAVA_3_7));
+        cooperative_rebalance: groups::cooperative_rebalance(JavaOf(JAVA_3_7));
+    }
+    java_2_8 {
+        data: script(JavaOf(JAVA_2_8), "data", &[]);
+        admin: script(JavaOf(JAVA_2_8), "admin", &[]);
+        lag: script(JavaOf(JAVA_2_8), "lag", &["lagging", "slow"]);
+        members_come_and_go: groups::members_come_and_go(JavaOf(JAVA_2_8));
+        cooperative_rebalance: groups::cooperative_rebalance(JavaOf(JAVA_2_8));
     }
     franz_go {
         data: script(FranzGo, "data", &[]);

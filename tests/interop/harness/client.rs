@@ -18,8 +18,10 @@ pub enum Client {
     KafkaPython,
     Aiokafka,
     Kafkajs,
-    /// Apache Kafka's own Java client.
+    /// Apache Kafka's own Java client, as new as its tools.
     Java,
+    /// The same client as it was at that version (`install::JAVA_3_7`).
+    JavaOf(&'static str),
     FranzGo,
     /// librdkafka (an older one) on the command line.
     Kcat,
@@ -45,6 +47,11 @@ impl Client {
                 java.arg("Client");
                 java
             }
+            Client::JavaOf(version) => {
+                let mut java = java_with(&format!("lib-{version}"))?;
+                java.arg("Client");
+                java
+            }
             Client::FranzGo => Command::new(GO.ready()?.join("franz")),
             Client::Kcat => {
                 install::kcat()?;
@@ -60,12 +67,16 @@ impl Client {
 
 /// A JVM with every jar of Apache Kafka on its class path, tuned to start fast.
 pub fn java() -> Option<Command> {
+    java_with("lib")
+}
+
+fn java_with(jars: &str) -> Option<Command> {
     let dir = JAVA.ready()?;
     let mut java = Command::new("java");
     java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx384m"])
         .arg(format!("-Dlog4j2.configurationFile={}", source("java/log4j2.xml").display()))
         .arg("-cp")
-        .arg(format!("{}:{}/*", dir.join("classes").display(), dir.join("lib").display()));
+        .arg(format!("{}:{}/*", dir.join("classes").display(), dir.join(jars).display()));
     Some(java)
 }
 

@@ -52,33 +52,36 @@ pub const NODE: Kit = Kit {
     },
 };
 
+/// Older Java clients, whose jars lie in `lib-<version>`: the last before ApiVersions 4, and the last before KRaft.
+pub const JAVA_3_7: &str = "3.7.2";
+pub const JAVA_2_8: &str = "2.8.2";
+
 pub const JAVA: Kit = Kit {
     name: "java",
     needs: &["java", "javac", "mvn"],
     inputs: &[
         ("pom.xml", include_str!("../java/pom.xml")),
+        ("older.xml", include_str!("../java/older.xml")),
+        ("older.xml of 3.7", JAVA_3_7),
+        ("older.xml of 2.8", JAVA_2_8),
         ("Client.java", include_str!("../java/Client.java")),
         ("Admins.java", include_str!("../java/Admins.java")),
         ("Members.java", include_str!("../java/Members.java")),
         ("Streams.java", include_str!("../java/Streams.java")),
     ],
     steps: |dir| {
-        let jars = text(&dir.join("lib"));
-        let pom = text(&source("java/pom.xml"));
-        let classes = text(&dir.join("classes"));
-        let sources: Vec<String> = ["Client", "Admins", "Members", "Streams"]
-            .iter()
-            .map(|class| text(&source(&format!("java/{class}.java"))))
-            .collect();
-        let mut javac = command("javac", &["-nowarn", "-d", &classes, "-cp", &format!("{jars}/*")]);
-        javac.args(sources);
-        vec![
-            command(
-                "mvn",
-                &["-B", "-q", "-f", &pom, "dependency:copy-dependencies", &format!("-DoutputDirectory={jars}")],
-            ),
-            javac,
-        ]
+        let copy = |pom: &str, version: Option<&str>, into: &Path| {
+            let mut mvn = command("mvn", &["-B", "-q", "-f", &text(&source(pom)), "dependency:copy-dependencies"]);
+            mvn.arg(format!("-DoutputDirectory={}", text(into)));
+            mvn.args(version.map(|version| format!("-Dkafka={version}")));
+            mvn
+        };
+        let older = |version| copy("java/older.xml", Some(version), &dir.join(format!("lib-{version}")));
+        let jars = dir.join("lib");
+        let mut javac = command("javac", &["-nowarn", "-d", &text(&dir.join("classes"))]);
+        javac.args(["-cp", &format!("{}/*", text(&jars))]);
+        javac.args(["Client", "Admins", "Members", "Streams"].map(|class| source(&format!("java/{class}.java"))));
+        vec![copy("java/pom.xml", None, &jars), older(JAVA_3_7), older(JAVA_2_8), javac]
     },
 };
 

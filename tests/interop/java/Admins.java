@@ -11,7 +11,6 @@ import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
-import org.apache.kafka.clients.admin.ListConsumerGroupOffsetsSpec;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -20,7 +19,7 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
-import org.apache.kafka.common.GroupState;
+import org.apache.kafka.common.ConsumerGroupState;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
@@ -51,10 +50,10 @@ final class Admins {
 
         // Defaults: the broker's own partition count and replication factor.
         Client.get(admin.createTopics(List.of(new NewTopic("java-defaults", java.util.Optional.empty(), java.util.Optional.empty()))).all());
-        Client.check(Client.get(admin.describeTopics(List.of("java-defaults")).allTopicNames()).get("java-defaults").partitions().size() == 1, "default partitions");
+        Client.check(Client.describe(admin, "java-defaults").partitions().size() == 1, "default partitions");
 
         Client.get(admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all());
-        eventually("5 partitions", () -> Client.get(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions().size() == 5);
+        eventually("5 partitions", () -> Client.describe(admin, topic).partitions().size() == 5);
         Client.check(Client.failure(admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(2))).all()) == InvalidPartitionsException.class, "fewer partitions");
         configs(admin, topic);
         records(bootstrap, admin);
@@ -112,8 +111,6 @@ final class Admins {
         Client.create(bootstrap, "java-cut", 1, Map.of()).close();
         try (KafkaProducer<byte[], byte[]> producer = Client.producer(bootstrap)) {
             Client.send(producer, IntStream.range(0, 10).mapToObj(i -> new ProducerRecord<byte[], byte[]>("java-cut", 0, null, Client.bytes("" + i))).toList());
-            var producers = Client.get(admin.describeProducers(List.of(cut)).partitionResult(cut)).activeProducers();
-            Client.check(producers.size() == 1 && producers.get(0).lastSequence() == 9, "producers: %s", producers);
         }
         long low = Client.get(admin.deleteRecords(Map.of(cut, RecordsToDelete.beforeOffset(6))).lowWatermarks().get(cut)).lowWatermark();
         Client.check(low == 6, "low watermark %d", low);
@@ -126,8 +123,7 @@ final class Admins {
         Admin admin = Client.create(bootstrap, topic, 1, Map.of());
         Client.produce(bootstrap, topic, 0, 30);
         TopicPartition partition = new TopicPartition(topic, 0);
-        Callable<OffsetAndMetadata> committed = () -> Client.get(admin.listConsumerGroupOffsets(Map.of(group, new ListConsumerGroupOffsetsSpec()))
-            .partitionsToOffsetAndMetadata(group)).get(partition);
+        Callable<OffsetAndMetadata> committed = () -> Client.get(admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata()).get(partition);
         try (KafkaConsumer<byte[], byte[]> consumer = Client.consumer(bootstrap, "group.id", group, "auto.offset.reset", "earliest", "enable.auto.commit", "false")) {
             consumer.subscribe(List.of(topic));
             List<Object> seen = new ArrayList<>();
@@ -136,7 +132,7 @@ final class Admins {
             }
             consumer.commitSync(Map.of(partition, new OffsetAndMetadata(10, "ten")));
             var described = Client.get(admin.describeConsumerGroups(List.of(group)).all()).get(group);
-            Client.check(described.groupState() == GroupState.STABLE && described.members().size() == 1, "%s", described);
+            Client.check(described.state() == ConsumerGroupState.STABLE && described.members().size() == 1, "%s", described);
             Client.check(described.members().iterator().next().assignment().topicPartitions().equals(Set.of(partition)), "%s", described);
             Client.check(Client.failure(admin.deleteConsumerGroups(List.of(group)).all()) == GroupNotEmptyException.class, "deleted a group with members");
             Client.check(Client.failure(admin.deleteConsumerGroupOffsets(group, Set.of(partition)).all()) == GroupSubscribedToTopicException.class, "deleted offsets in use");
@@ -156,7 +152,7 @@ final class Admins {
     }
 
     private static List<String> groups(Admin admin) throws Exception {
-        return Client.get(admin.listGroups().all()).stream().map(listing -> listing.groupId()).toList();
+        return Client.get(admin.listConsumerGroups().all()).stream().map(listing -> listing.groupId()).toList();
     }
 
     static void eventually(String what, Callable<Boolean> holds) throws Exception {

@@ -15,6 +15,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.DescribeTopicsResult;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.TopicDescription;
@@ -30,7 +31,12 @@ import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
-/** Apache Kafka's Java client: what it writes, reads and asks for. Called with BOOTSTRAP CASE ARGUMENTS... */
+/**
+ * Apache Kafka's Java client: what it writes, reads and asks for. Called with BOOTSTRAP CASE ARGUMENTS...
+ *
+ * Compiled against the newest version and run with older ones too, so `data`, `admin`, `lag` and what groups need use only
+ * calls that 2.8 has; `spread` needs 3.0.
+ */
 public final class Client {
     static final long LIMIT_MS = 240_000;
     /** The base of all explicit timestamps: recent, so that retention leaves the records alone. */
@@ -97,6 +103,15 @@ public final class Client {
         // it refuses the first, which fails for ever after. Asking for offsets waits for the leaders.
         get(admin.listOffsets(IntStream.range(0, partitions).boxed().collect(Collectors.toMap(p -> new TopicPartition(topic, p), p -> OffsetSpec.latest()))).all());
         return admin;
+    }
+
+    /** The call that all versions have got another name in 3.1, and lost the old one in 4.0. */
+    @SuppressWarnings("unchecked")
+    static TopicDescription describe(Admin admin, String topic) throws Exception {
+        DescribeTopicsResult result = admin.describeTopics(List.of(topic));
+        boolean renamed = Arrays.stream(DescribeTopicsResult.class.getMethods()).anyMatch(method -> method.getName().equals("allTopicNames"));
+        Object all = DescribeTopicsResult.class.getMethod(renamed ? "allTopicNames" : "all").invoke(result);
+        return get((Future<Map<String, TopicDescription>>) all).get(topic);
     }
 
     static KafkaProducer<byte[], byte[]> producer(String bootstrap, String... pairs) {
@@ -235,7 +250,7 @@ public final class Client {
     static void spread(String bootstrap) throws Exception {
         int count = 100;
         Admin admin = create(bootstrap, "java-spread", count, Map.of());
-        TopicDescription described = get(admin.describeTopics(List.of("java-spread")).allTopicNames()).get("java-spread");
+        TopicDescription described = describe(admin, "java-spread");
         Set<Integer> leaders = described.partitions().stream().map(p -> p.leader().id()).collect(Collectors.toCollection(TreeSet::new));
         Set<Integer> brokers = get(admin.describeCluster().nodes()).stream().map(n -> n.id()).collect(Collectors.toCollection(TreeSet::new));
         check(leaders.equals(brokers), "leaders %s of brokers %s", leaders, brokers);
@@ -262,6 +277,8 @@ public final class Client {
             check(consumer.offsetsForTimes(Map.of(times, NOW_MS + 20_000)).get(times) == null, "an offset after the last record");
             check(consumer.endOffsets(List.of(times)).get(times) == 200, "end offset");
         }
+        var producers = get(admin.describeProducers(List.of(times)).partitionResult(times)).activeProducers();
+        check(producers.size() == 1 && producers.get(0).lastSequence() == 199, "producers: %s", producers);
         var newest = get(admin.listOffsets(Map.of(times, OffsetSpec.maxTimestamp())).partitionResult(times));
         check(newest.offset() == 199 && newest.timestamp() == NOW_MS + 19_900, "max timestamp: %s", newest);
         admin.close();
