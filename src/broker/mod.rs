@@ -18,7 +18,7 @@ use crate::limits::REENCODED_SIZE_MAX;
 use crate::partition::Partition;
 use crate::parts::{Buffers, OpenFile, Reply};
 use crate::storage::data_dir::{Checkpoints, ClosedPartition};
-use crate::storage::{Log, LogConfig, RecoveryReport};
+use crate::storage::{self, Log, LogConfig, RecoveryReport};
 use crate::wire::batch::{self, Batch, Validation};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::frame;
@@ -186,8 +186,8 @@ impl Broker {
         self.fetches.wake(&mut partition.waiting);
         self.turn.forget(slot);
         if topic_is_gone && partition.log.has_directory() {
-            let from = partition.log.dir().display();
-            let to = PathBuf::from(format!("{from}.{}-delete", partition.topic_id.simple()));
+            let from = format!("{}-{}", partition.topic, partition.index);
+            let to = storage::set_aside_name(&from, &format!("{}-delete", partition.topic_id.simple()));
             let owner = self.owner(slot);
             self.leaving.begin(disk, owner, &partition.log, to);
         }

@@ -22,6 +22,7 @@ use crate::config::keys::broker_key;
 use crate::config::{BrokerConfig, Settings};
 use crate::ids::{NodeId, Now};
 use crate::io::disk::{Disk, Job};
+use crate::storage;
 use crate::wire::batch::Batch;
 use crate::wire::record::Records;
 
@@ -237,9 +238,9 @@ fn belongs_to_another(disk: &mut dyn Disk, image: &ClusterImage, directory: &str
 
 /// Renames a directory so that no topic will take it for its own.
 pub(super) fn set_aside(disk: &mut dyn Disk, directory: &str, id: Uuid) -> Result<(), MetadataError> {
-    let to = format!("{directory}.{}-stray", to_base64(id));
-    log::warn!("{directory} does not belong to the topic of that name: it is now {to}");
-    let job = Job::Rename { from: directory.into(), to: to.into() };
+    let to = storage::set_aside_name(directory, &format!("{}-stray", to_base64(id)));
+    log::warn!("{directory} does not belong to the topic of that name: it is now {}", to.display());
+    let job = Job::Rename { from: directory.into(), to };
     disk.run(job).map_err(|error| MetadataError::Io { path: directory.to_string(), error })
 }
 

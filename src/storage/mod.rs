@@ -69,6 +69,19 @@ pub fn parse_file_name(name: &str) -> Option<(Offset, &str)> {
     Some((Offset(digits.parse().ok()?), suffix))
 }
 
+/// Longest name of a file or directory on Linux.
+const NAME_MAX: usize = 255;
+
+/// What a partition's directory `<topic>-<partition>` is named when it is nobody's any more:
+/// `<topic>-<partition>.<mark>`, with as much of the topic's name as there is room for.
+pub fn set_aside_name(directory: &str, mark: &str) -> PathBuf {
+    let (topic, partition) = directory.rsplit_once('-').unwrap_or((directory, ""));
+    let end = format!("-{partition}.{mark}");
+    let mut name: String = topic.chars().take(NAME_MAX.saturating_sub(end.len())).collect();
+    name.push_str(&end);
+    name.into()
+}
+
 /// File that says which topic a directory belongs to.
 pub const METADATA_FILE_NAME: &str = "partition.metadata";
 
@@ -156,6 +169,15 @@ mod tests {
         assert_eq!(decode_metadata(&encode_metadata(id)), Some(id));
         assert_eq!(decode_metadata("version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ"), None);
         assert_eq!(decode_uuid("AAAAAAAAAAAAAAAAAAAAA="), None);
+    }
+
+    #[test]
+    fn a_directory_set_aside_has_a_name_that_fits() {
+        assert_eq!(set_aside_name("a-b-12", "0123-delete"), Path::new("a-b-12.0123-delete"));
+        let long = "t".repeat(249);
+        let aside = set_aside_name(&format!("{long}-12"), &format!("{}-delete", "0".repeat(32)));
+        assert_eq!(aside.as_os_str().len(), NAME_MAX);
+        assert!(aside.to_str().unwrap().ends_with("tt-12.00000000000000000000000000000000-delete"));
     }
 
     #[test]

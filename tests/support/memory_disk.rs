@@ -10,6 +10,9 @@ use ringlane::ids::{JobOwner, Position};
 use ringlane::io::disk::{Disk, Entry, Job, Space};
 use ringlane::parts::OpenFile;
 
+/// As of the file systems that Linux has.
+const NAME_MAX: usize = 255;
+
 #[derive(Clone, Default)]
 pub struct File {
     pub bytes: Vec<u8>,
@@ -102,6 +105,9 @@ impl MemoryDisk {
             Job::Close { file } => {
                 assert!(Rc::strong_count(file) <= 2, "closed while somebody else holds it");
                 self.open.remove(&file.handle).map(drop).ok_or(io::ErrorKind::InvalidInput.into())
+            }
+            Job::Rename { to, .. } if to.iter().any(|name| name.len() > NAME_MAX) => {
+                Err(io::ErrorKind::InvalidFilename.into())
             }
             Job::Rename { from, to } => {
                 // A file, or all that is in a directory.
