@@ -140,6 +140,12 @@ impl World {
                 let path = Path::new(DIR).join(args.get("file", String::new()));
                 self.disk.file(&path).expect("a file").cold = command == "cold";
             }
+            // Its pages have left the cache, which probing it did not find out.
+            "evict" => {
+                let path = Path::new(DIR).join(args.get("file", String::new()));
+                let file = self.disk.file(&path).expect("a file");
+                file.evicted = (0..file.bytes.len().div_ceil(memory_disk::BLOCK)).collect();
+            }
             "damage" => {
                 let path = Path::new(DIR).join(args.get("file", String::new()));
                 if args.has("remove") {
@@ -337,15 +343,19 @@ impl World {
 
     fn flush(&mut self) -> String {
         let log = self.log.as_mut().expect("open");
-        let before = self.disk.writes;
+        let (before, waits) = (self.disk.writes, self.disk.waits);
         let result = log.flush(&mut self.disk, &self.buffers, self.now);
         self.buffers.clear();
         let writes = self.disk.writes.0 - before.0;
         let bytes = self.disk.writes.1 - before.1;
+        let waited = match self.disk.waits - waits {
+            0 => String::new(),
+            count => format!(" WAITED for the device {count} times"),
+        };
         describe(result.map(|info| match info {
             None => "nothing staged".to_string(),
             Some(info) => format!(
-                "offsets={}..={} writes={writes} bytes={bytes}{}",
+                "offsets={}..={} writes={writes} bytes={bytes}{}{waited}",
                 info.first,
                 info.last,
                 if info.ack_when_synced { " ack_when_synced" } else { "" }

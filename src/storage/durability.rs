@@ -315,6 +315,7 @@ impl Log {
                 if let Some(segment) = self.segment_of(&file).filter(|s| ok && s.stage == Stage::Truncating) {
                     let rested = last == Some(segment.base_offset);
                     segment.stage = if rested { Stage::Active } else { Stage::ToSync };
+                    segment.former_size = 0;
                     if rested {
                         self.durability.preallocated = 0;
                     }

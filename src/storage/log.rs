@@ -271,7 +271,7 @@ impl Log {
         self.usable()?;
         while let Some(first) = staged.first() {
             if self.segments.back().is_none_or(|active| self.must_roll(active, first, 0, now)) {
-                self.roll(disk, first.base_offset, true, now)?;
+                self.roll(disk, first.base_offset, first.slice.size, now)?;
             }
             self.make_appendable(disk, now)?;
             let active = self.segments.back().expect("rolled");
@@ -327,10 +327,12 @@ impl Log {
         let active = self.segments.back_mut().expect("an active segment");
         active.used_ms = now.monotonic_ms();
         let file = active.file.clone().expect("opened");
-        let written = if group.len() <= 8 {
-            write_slices::<8>(disk, &file, active.end(), buffers, group)
+        let bytes: u32 = group.iter().map(|batch| batch.slice.size).sum();
+        let rest = rest_of_block(active.size, active.size + bytes, active.former_size);
+        let written = if group.len() < 8 {
+            write_slices::<8>(disk, &file, active.end(), buffers, group, rest)
         } else {
-            write_slices::<1024>(disk, &file, active.end(), buffers, group)
+            write_slices::<1024>(disk, &file, active.end(), buffers, group, rest)
         };
         written.map_err(|source| StorageError::Io {
             operation: "append to",
@@ -381,22 +383,43 @@ impl Log {
     }
 }
 
-/// One gathered write (one per `N` batches).
+/// What a file system reads and writes at a time: 4 KiB on ext4 and XFS.
+const BLOCK: u32 = 4096;
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
+/// Zeros to write behind a write from `start` to `end` into a file that a former life filled up to `former_end`, so that
+/// none of its blocks is written in part. The kernel reads the rest of such a block first if its page has left the cache,
+/// and the shard would wait for the device. The next write begins in the block, which is in the cache by then.
+fn rest_of_block(start: u32, end: u32, former_end: u32) -> &'static [u8] {
+    let in_block = end % BLOCK;
+    let (block_start, rest) = (end - in_block, BLOCK - in_block);
+    let whole = in_block == 0 || block_start < start || u64::from(end) + u64::from(rest) > u64::from(former_end);
+    if whole { &[] } else { &ZEROS[..rest as usize] }
+}
+
+/// One gathered write (one per `N` batches), then `rest`.
 fn write_slices<const N: usize>(
     disk: &mut dyn Disk,
     file: &crate::parts::OpenFile,
     mut position: Position,
     buffers: &dyn Buffers,
     group: &[StagedBatch],
+    rest: &'static [u8],
 ) -> std::io::Result<()> {
-    for chunk in group.chunks(N) {
+    let mut chunks = group.chunks(N - 1).peekable();
+    while let Some(chunk) = chunks.next() {
         let mut slices = [IoSlice::new(&[]); N];
         let mut bytes = 0;
         for (slice, batch) in slices.iter_mut().zip(chunk) {
             *slice = IoSlice::new(buffers.bytes(batch.slice));
             bytes += u64::from(batch.slice.size);
         }
-        disk.write(file, position, &slices[..chunk.len()])?;
+        let mut count = chunk.len();
+        if chunks.peek().is_none() && !rest.is_empty() {
+            slices[count] = IoSlice::new(rest);
+            count += 1;
+        }
+        disk.write(file, position, &slices[..count])?;
         position += bytes;
     }
     Ok(())

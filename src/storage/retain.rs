@@ -6,17 +6,24 @@ use super::log_config::LogConfig;
 use super::segment::Segment;
 use crate::ids::Offset;
 
+/// Where a log stands.
+pub(super) struct Offsets {
+    pub log_start: Offset,
+    pub log_end: Offset,
+    /// Only records below it may go (the high watermark).
+    pub limit: Offset,
+}
+
 /// How many segments, from the oldest, retention wants gone. The last one counts as full: the caller seals it first if it
-/// is among them. `limit`: only records below it may go (the high watermark).
+/// is among them. `coming`: bytes about to be written behind them, which count as kept.
 pub(super) fn deletable(
     segments: &VecDeque<Segment>,
     config: &LogConfig,
-    log_start: Offset,
-    log_end: Offset,
-    limit: Offset,
+    Offsets { log_start, log_end, limit }: Offsets,
+    coming: u32,
     now_ms: i64,
 ) -> usize {
-    let mut total: u64 = segments.iter().map(|s| u64::from(s.size)).sum();
+    let mut total: u64 = u64::from(coming) + segments.iter().map(|s| u64::from(s.size)).sum::<u64>();
     let mut count = 0;
     for (index, segment) in segments.iter().enumerate() {
         let end = segments.get(index + 1).map_or(log_end, |next| next.base_offset);
@@ -50,7 +57,8 @@ mod tests {
             .collect()
     }
     fn count(list: &[(i64, u32, i64)], config: &LogConfig, start: i64, limit: i64, now: i64) -> usize {
-        deletable(&segments(list), config, Offset(start), Offset(1000), Offset(limit), now)
+        let offsets = Offsets { log_start: Offset(start), log_end: Offset(1000), limit: Offset(limit) };
+        deletable(&segments(list), config, offsets, 0, now)
     }
 
     const THREE: [(i64, u32, i64); 3] = [(0, 256, 100), (10, 256, 200), (20, 256, 300)];

@@ -15,12 +15,14 @@ const PROBES: u64 = 16;
 
 impl Log {
     /// Seals the active segment, if there is one, and begins a new one at `base_offset`. Size retention is looked at first, as
-    /// what it retires is what the new segment can be made of.
+    /// what it retires is what the new segment can be made of. `coming`: bytes that will be written to it at once, which count
+    /// for retention: full segments are a little shorter than `segment.bytes`, and without them one more would be kept. 0: the
+    /// log may rest from now on, and no file is recycled.
     pub(super) fn roll(
         &mut self,
         disk: &mut dyn Disk,
         base_offset: Offset,
-        recycle: bool,
+        coming: u32,
         now: Now,
     ) -> Result<(), StorageError> {
         // A recycled file gets its name before the next segment begins, so that recovery has to look for one such file at most,
@@ -28,15 +30,8 @@ impl Log {
         if self.active_is_unnamed() {
             return Err(StorageError::Unnamed { path: self.dir.to_path_buf() });
         }
-        let retired = retain::deletable(
-            &self.segments,
-            &self.config,
-            self.log_start_offset,
-            self.log_end_offset,
-            self.retention_limit,
-            now.wall_ms,
-        );
-        let recycled = recycle && retired > 0 && self.can_recycle(disk);
+        let retired = self.deletable(coming, now);
+        let recycled = coming > 0 && retired > 0 && self.can_recycle(disk);
         let mut fresh = Segment::new(base_offset, now.wall_ms);
         fresh.used_ms = now.monotonic_ms();
         // Created before anything is changed: if the device has no room, nothing has happened.
@@ -55,6 +50,7 @@ impl Log {
             let mut indexes: Box<Indexes> = old.indexes.unwrap_or_default();
             indexes.clear();
             fresh.named = old.named;
+            fresh.former_size = old.size.max(old.former_size);
             fresh.indexes = Some(indexes);
             fresh.file = old.file;
             fresh.writebacks = old.writebacks;
@@ -128,6 +124,16 @@ impl Log {
         (0..PROBES).all(|i| matches!(disk.read_resident(file, Position(i * step), &mut byte), Ok(1)))
     }
 
+    /// How many segments retention wants gone, if so many bytes come to them now.
+    fn deletable(&self, coming: u32, now: Now) -> usize {
+        let offsets = retain::Offsets {
+            log_start: self.log_start_offset,
+            log_end: self.log_end_offset,
+            limit: self.retention_limit,
+        };
+        retain::deletable(&self.segments, &self.config, offsets, coming, now.wall_ms)
+    }
+
     /// Removes the `count` oldest segments.
     pub(super) fn retire(&mut self, count: usize) {
         for _ in 0..count {
@@ -178,8 +184,7 @@ impl Log {
     /// Applies `retention.ms` and `retention.bytes` and removes what was deleted by `delete_records_before`: to be called every
     /// `log.retention.check.interval.ms`. Returns the number of segments removed.
     pub fn apply_retention(&mut self, disk: &mut dyn Disk, now: Now) -> Result<usize, StorageError> {
-        let (start, end, limit) = (self.log_start_offset, self.log_end_offset, self.retention_limit);
-        let mut count = retain::deletable(&self.segments, &self.config, start, end, limit, now.wall_ms);
+        let mut count = self.deletable(0, now);
         if count == 0 {
             return Ok(0);
         }
@@ -191,7 +196,7 @@ impl Log {
                 count -= 1;
             } else {
                 self.usable()?;
-                self.roll(disk, end, false, now)?;
+                self.roll(disk, self.log_end_offset, 0, now)?;
                 return Ok(before + 1 - self.segments.len());
             }
         }

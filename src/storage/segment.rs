@@ -62,6 +62,8 @@ pub(super) struct Segment {
     pub base_offset: Offset,
     /// Bytes of whole batches; the file may be longer (recycled) and is cut when the segment is sealed.
     pub size: u32,
+    /// Bytes of the file that hold batches of its former life where this one has not written yet (recycled).
+    pub former_size: u32,
     /// Largest timestamp and the last offset of its batch; timestamp -1: none.
     pub largest_timestamp: i64,
     pub offset_of_largest: Offset,
@@ -90,6 +92,7 @@ impl Segment {
         Segment {
             base_offset,
             size: 0,
+            former_size: 0,
             largest_timestamp: -1,
             offset_of_largest: base_offset,
             first_timestamp: -1,

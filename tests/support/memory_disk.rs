@@ -19,6 +19,8 @@ pub struct File {
     /// As of the last sync.
     pub synced: Vec<u8>,
     pub cold: bool,
+    /// Blocks that have left the page cache: a write of a part of one would wait for the device.
+    pub evicted: BTreeSet<usize>,
 }
 
 #[derive(Default)]
@@ -33,14 +35,19 @@ pub struct MemoryDisk {
     pub fail_write: Option<(u32, io::ErrorKind)>,
     /// Writes so far: how many calls, how many bytes.
     pub writes: (u64, u64),
+    /// How often a write had to wait for the rest of a block.
+    pub waits: u64,
 }
+
+/// What a file system reads and writes at a time.
+pub const BLOCK: usize = 4096;
 
 impl MemoryDisk {
     pub fn file(&mut self, path: &Path) -> Option<&mut File> {
         self.names.get(path).map(|i| &mut self.files[*i])
     }
     pub fn put(&mut self, path: &Path, bytes: Vec<u8>) {
-        let file = File { synced: bytes.clone(), bytes, cold: false };
+        let file = File { synced: bytes.clone(), bytes, ..File::default() };
         self.files.push(file);
         self.names.insert(path.to_path_buf(), self.files.len() - 1);
     }
@@ -172,7 +179,13 @@ impl Disk for MemoryDisk {
                 return Err(kind.into());
             }
         }
-        self.writes.1 += at as u64 - position.0;
+        let (from, to) = (position.0 as usize, at);
+        let touched = from / BLOCK..to.div_ceil(BLOCK);
+        let part_of = |block: usize| block * BLOCK < from || (block + 1) * BLOCK > to;
+        let waits = touched.clone().filter(|block| file.evicted.contains(block) && part_of(*block)).count();
+        file.evicted.retain(|block| !touched.contains(block));
+        self.waits += waits as u64;
+        self.writes.1 += (to - from) as u64;
         Ok(())
     }
     fn read_resident(&mut self, file: &OpenFile, position: Position, into: &mut [u8]) -> io::Result<usize> {
