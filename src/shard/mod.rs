@@ -37,8 +37,17 @@ struct Leftover {
     /// Bytes handled, and bytes valid.
     at: usize,
     filled: usize,
-    /// Size of the frame that begins at `at`, if it is known.
-    frame_size: Option<usize>,
+    /// What follows.
+    rest: Rest,
+}
+
+/// Why frames of a buffer were not gone on with.
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    /// Its end was reached, within a frame of this size if that is known.
+    Began(Option<usize>),
+    /// The connection had no room for more requests: whole ones may follow.
+    NoRoom,
 }
 
 /// One core.

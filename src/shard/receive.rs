@@ -5,7 +5,7 @@
 //! once is given a larger one, so that many frames come with one receive.
 
 use super::connection::Paused;
-use super::{Leftover, Shard};
+use super::{Leftover, Rest, Shard};
 use crate::ids::{ConnectionId, Now};
 use crate::io::disk::Disk;
 use crate::io::{ReceiveBuffer, Ring};
@@ -27,11 +27,14 @@ impl<I: Ring + Disk> Shard<I> {
         let frame_max = self.config.socket.request_bytes_max as usize;
         let index = self.broker.turn.next_buffer();
         let mut at = 0;
-        let mut frame_size = None;
+        let mut rest = Rest::Began(None);
         loop {
             match self.connection(id) {
                 None => break,
-                Some(connection) if connection.in_line() >= REQUESTS_IN_FLIGHT_MAX => break,
+                Some(connection) if connection.in_line() >= REQUESTS_IN_FLIGHT_MAX => {
+                    rest = Rest::NoRoom;
+                    break;
+                }
                 Some(_) => {}
             }
             match next_frame(&buffer[at..filled], frame_max) {
@@ -42,7 +45,7 @@ impl<I: Ring + Disk> Shard<I> {
                 }
                 Ok(Frame::NeedSize) => break,
                 Ok(Frame::NeedBytes(size)) => {
-                    frame_size = Some(size);
+                    rest = Rest::Began(Some(size));
                     break;
                 }
                 Err(error) => {
@@ -52,7 +55,7 @@ impl<I: Ring + Disk> Shard<I> {
             }
         }
         self.broker.turn.push_received(buffer);
-        self.leftovers.push(Leftover { connection: id, buffer: index, at, filled, frame_size });
+        self.leftovers.push(Leftover { connection: id, buffer: index, at, filled, rest });
     }
 
     /// After the turn's appends are written: takes the buffers back and posts the next receives.
@@ -72,16 +75,17 @@ impl<I: Ring + Disk> Shard<I> {
     }
 
     fn next_receive(&mut self, leftover: Leftover, mut buffer: ReceiveBuffer) {
-        let Leftover { connection: id, at, filled, frame_size, .. } = leftover;
+        let Leftover { connection: id, at, filled, .. } = leftover;
         let Some(in_line) = self.connection(id).map(|c| c.in_line()) else {
             self.io.give_buffer(buffer);
             return;
         };
         let rest = filled - at;
-        if !self.may_receive(id, in_line) {
-            self.pause(id, buffer, at..filled, Paused::Room);
-            return;
-        }
+        // Replies may have made room since: what follows is gone on with at once then, but as what it is.
+        let frame_size = match leftover.rest {
+            Rest::Began(frame_size) if self.may_receive(id, in_line) => frame_size,
+            _ => return self.pause(id, buffer, at..filled, Paused::Room),
+        };
         let was_full = filled == buffer.len();
         if rest == 0 {
             let streaming = was_full || (!buffer.is_small() && filled >= SMALL_BUFFER_SIZE);
@@ -152,7 +156,8 @@ impl<I: Ring + Disk> Shard<I> {
                     connection.paused = Paused::No;
                     match connection.held.take() {
                         Some((buffer, filled)) => {
-                            let leftover = Leftover { connection: id, buffer: 0, at: 0, filled, frame_size };
+                            let rest = Rest::Began(frame_size);
+                            let leftover = Leftover { connection: id, buffer: 0, at: 0, filled, rest };
                             self.next_receive(leftover, buffer);
                         }
                         None => self.io.receive(id, None),

@@ -1,0 +1,57 @@
+//! What connections may ask of the broker's own process: many requests at once.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use client::{Client, decode, frame, read_reply};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{MetadataRequest, ProduceRequest};
+use ringlane::cluster::topics::wire_name;
+use ringlane::wire::record::{BatchBuilder, BatchFields};
+use server::Server;
+
+#[path = "support/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "support/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+fn produce() -> Vec<u8> {
+    let mut batch = Vec::new();
+    let mut builder = BatchBuilder::new(&mut batch, BatchFields::default());
+    builder.push(1_700_000_000_000, None, Some(b"value"), &[]);
+    builder.finish();
+    let partition = PartitionProduceData::default().with_records(Some(Bytes::from(batch)));
+    let topic = TopicProduceData::default().with_name(wire_name("pipelined")).with_partition_data(vec![partition]);
+    frame(8, &ProduceRequest::default().with_acks(1).with_timeout_ms(1000).with_topic_data(vec![topic]))
+}
+
+/// Requests beyond those that may be in line on a connection were taken for the beginning of a large one, when the first of
+/// the line were answered in the turn that they came in: they were looked at again when more bytes came, which may be never.
+#[test]
+fn all_of_many_requests_at_once_are_answered() {
+    let server = Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &[]);
+    let mut admin = Client::connect(server.address);
+    let topic = MetadataRequestTopic::default().with_name(Some(wire_name("pipelined")));
+    let metadata = MetadataRequest::default().with_allow_auto_topic_creation(true).with_topics(Some(vec![topic]));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while admin.call(8, &metadata).topics[0].error_code != 0 {
+        assert!(Instant::now() < deadline, "the topic is there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for count in [128, 129, 300, 2000] {
+        let mut socket = Client::connect(server.address).socket;
+        let mut sender = socket.try_clone().expect("cloned");
+        let requests = produce().repeat(count);
+        let sending = std::thread::spawn(move || sender.write_all(&requests));
+        for i in 0..count {
+            let reply = read_reply(&mut socket).unwrap_or_else(|error| panic!("reply {i} of {count}: {error}"));
+            let response = decode::<ProduceRequest>(8, reply).1;
+            assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+        }
+        sending.join().expect("no panic").expect("sent");
+    }
+}
