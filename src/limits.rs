@@ -12,6 +12,8 @@ pub const FRAME_RESERVE_MAX: usize = 1024 * 1024;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 /// Bytes of replies that wait for one slow reader; above it, nothing more is read from that connection.
 pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
+/// Memory of encoded replies that the peers of one shard have not taken, all together.
+pub const REPLIES_SIZE_MAX: usize = 128 * 1024 * 1024;
 /// Bytes that one batch may have after decompression, where its records must be looked at.
 pub const DECOMPRESSED_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// Batches that `compression.type` has made anew, before what is staged is written: a small request can become large ones.

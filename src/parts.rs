@@ -79,6 +79,10 @@ impl Reply {
             self.name_bytes();
         }
     }
+    /// Memory that it holds; none of it is that of files.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.parts.capacity() * size_of::<Part>()
+    }
     /// Bytes of file ranges pushed so far.
     pub fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|p| if let Part::File(r) = p { u64::from(r.size) } else { 0 }).sum()

@@ -1,13 +1,15 @@
-//! What connections may ask of the broker's own process: many requests at once.
+//! What connections may ask of the broker's own process: many requests at once, and replies that they do not take.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use client::{Client, decode, frame, read_reply};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{MetadataRequest, ProduceRequest};
+use kafka_protocol::messages::{ApiVersionsRequest, DescribeConfigsRequest, MetadataRequest, ProduceRequest};
 use ringlane::cluster::topics::wire_name;
 use ringlane::wire::record::{BatchBuilder, BatchFields};
 use server::Server;
@@ -16,7 +18,6 @@ use server::Server;
 #[allow(dead_code)]
 mod client;
 #[path = "support/server.rs"]
-#[allow(dead_code)]
 mod server;
 
 fn produce() -> Vec<u8> {
@@ -53,5 +54,35 @@ fn all_of_many_requests_at_once_are_answered() {
             assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
         }
         sending.join().expect("no panic").expect("sent");
+    }
+}
+
+/// Each of them was allowed some megabytes of replies, and a turn could make more: hundreds of peers that asked for the
+/// brokers' configuration and read nothing ended the process.
+#[test]
+fn replies_that_nobody_takes_are_bounded_and_others_are_served() {
+    // Address space of 1 GiB.
+    let server = Server::start(&["prlimit", "--as=1073741824", env!("CARGO_BIN_EXE_ringlane")], &[]);
+    let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name("1".into());
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]).with_include_synonyms(true);
+    let requests = frame(2, &request.with_include_documentation(false)).repeat(100);
+    let mut never: Vec<TcpStream> = Vec::new();
+    for i in 0..400 {
+        let mut socket = Client::connect(server.address).socket;
+        socket.write_all(&requests).expect("sent");
+        never.push(socket);
+        if i % 50 == 49 {
+            let asked = Instant::now();
+            let response = Client::connect(server.address).call(0, &ApiVersionsRequest::default());
+            assert!(response.error_code == 0 && asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+            let resident = server.resident_mib();
+            assert!(resident < 300, "{resident} MiB resident after {i} peers");
+        }
+    }
+    // Those that read get all their replies, unless they were among those that held most.
+    let mut reader = Client::connect(server.address);
+    reader.socket.write_all(&requests).expect("sent");
+    for _ in 0..100 {
+        assert!(!reader.receive::<DescribeConfigsRequest>(2).results.is_empty());
     }
 }

@@ -39,6 +39,8 @@ pub struct Connection {
     pub paused: Paused,
     /// Bytes that were received and not yet handled, while paused.
     pub held: Option<(ReceiveBuffer, usize)>,
+    /// Memory of its replies, in line or on their way, that the kernel has not taken whole.
+    pub untaken: usize,
     line: VecDeque<Place>,
     /// Number of the request at the front of the line.
     front: u16,
@@ -57,7 +59,8 @@ pub fn slot_of(waiter: Waiter) -> u32 {
 impl Connection {
     /// A connection just accepted.
     pub fn new(id: ConnectionId, peer: SocketAddr, now_ns: u64) -> Connection {
-        Connection { id, peer, active_ns: now_ns, paused: Paused::No, held: None, line: VecDeque::new(), front: 0 }
+        let (paused, line) = (Paused::No, VecDeque::new());
+        Connection { id, peer, active_ns: now_ns, paused, held: None, untaken: 0, line, front: 0 }
     }
 
     /// Requests in line.

@@ -105,6 +105,7 @@ impl<I: Ring + Disk> Shard<I> {
                 }
             }
         }
+        self.close_untaken(now);
         if now_ns >= self.timers.idle_ns {
             self.timers.idle_ns = now_ns + IDLE_EVERY_NS;
             self.close_idle(now_ns);

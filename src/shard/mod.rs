@@ -20,6 +20,7 @@ mod connection;
 mod dispatch;
 mod housekeeping;
 mod receive;
+mod untaken;
 
 use connection::{Connection, Paused};
 
@@ -65,6 +66,7 @@ pub struct Shard<I: Ring + Disk> {
     /// Connections whose next receive waits for a buffer or for room.
     starved: Vec<ConnectionId>,
     answers: Vec<(Waiter, Reply)>,
+    untaken: untaken::Untaken,
     timers: housekeeping::Timers,
     malformed: dispatch::MalformedLog,
     stopping: bool,
@@ -90,6 +92,7 @@ impl<I: Ring + Disk> Shard<I> {
             leftovers: Vec::new(),
             starved: Vec::new(),
             answers: Vec::new(),
+            untaken: untaken::Untaken::default(),
             malformed: dispatch::MalformedLog::default(),
             stopping: false,
             stopped: false,
@@ -151,10 +154,14 @@ impl<I: Ring + Disk> Shard<I> {
             Event::Received { connection, buffer, filled } => self.received(connection, buffer, filled, now),
             Event::Hangup { connection, buffer, error } => self.hangup(connection, buffer, error),
             Event::Sent { connection, reply } => {
-                self.broker.give_reply(reply);
-                if self.connection(connection).is_some_and(|c| c.paused != Paused::No) {
-                    self.starved.push(connection);
+                let of_slot = self.connections.get_mut(connection.slot as usize).and_then(Option::as_mut);
+                if let Some(c) = of_slot.filter(|c| c.id == connection) {
+                    self.untaken.taken(c, &reply);
+                    if c.paused != Paused::No {
+                        self.starved.push(connection);
+                    }
                 }
+                self.broker.give_reply(reply);
             }
             Event::JobDone { owner, job, result } => {
                 self.broker.job_done(&mut self.io, owner, job, result, now);
@@ -202,6 +209,7 @@ impl<I: Ring + Disk> Shard<I> {
         if let Some((buffer, _)) = connection.held.take() {
             self.io.give_buffer(buffer);
         }
+        self.untaken.closed(&connection);
         let mut parked = Vec::new();
         let broker = &mut self.broker;
         connection.over(|fetch| parked.push(fetch), |reply| broker.give_reply(reply));
@@ -257,10 +265,12 @@ impl<I: Ring + Disk> Shard<I> {
             self.broker.give_reply(reply);
             return;
         };
+        let size = reply.memory();
         if let Some(reply) = connection.ready(waiter, reply) {
             self.broker.give_reply(reply);
             return;
         }
+        self.untaken.made(connection, size);
         self.send_ready(slot);
     }
 

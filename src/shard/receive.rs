@@ -9,7 +9,7 @@ use super::{Leftover, Rest, Shard};
 use crate::ids::{ConnectionId, Now};
 use crate::io::disk::Disk;
 use crate::io::{ReceiveBuffer, Ring};
-use crate::limits::{FRAME_RESERVE_MAX, REQUESTS_IN_FLIGHT_MAX, SEND_BACKLOG_MAX, SMALL_BUFFER_SIZE};
+use crate::limits::{FRAME_RESERVE_MAX, SEND_BACKLOG_MAX, SMALL_BUFFER_SIZE};
 use crate::wire::frame::{Frame, next_frame};
 
 /// Given to a connection that filled a small buffer.
@@ -29,13 +29,9 @@ impl<I: Ring + Disk> Shard<I> {
         let mut at = 0;
         let mut rest = Rest::Began(None);
         loop {
-            match self.connection(id) {
-                None => break,
-                Some(connection) if connection.in_line() >= REQUESTS_IN_FLIGHT_MAX => {
-                    rest = Rest::NoRoom;
-                    break;
-                }
-                Some(_) => {}
+            if !self.has_room(id) {
+                rest = Rest::NoRoom;
+                break;
             }
             match next_frame(&buffer[at..filled], frame_max) {
                 Ok(Frame::Whole(range)) => {
@@ -70,20 +66,25 @@ impl<I: Ring + Disk> Shard<I> {
         self.resume(now);
     }
 
-    fn may_receive(&self, id: ConnectionId, in_line: usize) -> bool {
-        !self.stopping && in_line < REQUESTS_IN_FLIGHT_MAX && self.io.send_backlog(id) <= SEND_BACKLOG_MAX
+    fn has_room(&self, id: ConnectionId) -> bool {
+        let of_slot = self.connections.get(id.slot as usize).and_then(Option::as_ref);
+        of_slot.is_some_and(|c| c.id == id && self.untaken.has_room(c))
+    }
+
+    fn may_receive(&self, id: ConnectionId) -> bool {
+        !self.stopping && self.has_room(id) && self.io.send_backlog(id) <= SEND_BACKLOG_MAX
     }
 
     fn next_receive(&mut self, leftover: Leftover, mut buffer: ReceiveBuffer) {
         let Leftover { connection: id, at, filled, .. } = leftover;
-        let Some(in_line) = self.connection(id).map(|c| c.in_line()) else {
+        if self.connection(id).is_none() {
             self.io.give_buffer(buffer);
             return;
-        };
+        }
         let rest = filled - at;
         // Replies may have made room since: what follows is gone on with at once then, but as what it is.
         let frame_size = match leftover.rest {
-            Rest::Began(frame_size) if self.may_receive(id, in_line) => frame_size,
+            Rest::Began(frame_size) if self.may_receive(id) => frame_size,
             _ => return self.pause(id, buffer, at..filled, Paused::Room),
         };
         let was_full = filled == buffer.len();
@@ -137,12 +138,12 @@ impl<I: Ring + Disk> Shard<I> {
         self.starved.push(id);
     }
 
-    /// Lets connections go on that may receive again. Those that wait for room are named again when a reply leaves.
+    /// Lets connections go on that may receive again. Those that wait for room are named again when a reply of theirs leaves;
+    /// while the memory for replies is used up, all are asked about.
     fn resume(&mut self, now: Now) {
         let mut starved = std::mem::take(&mut self.starved);
         for id in starved.drain(..) {
-            let Some(in_line) = self.connection(id).map(|c| c.in_line()) else { continue };
-            let may = self.may_receive(id, in_line);
+            let (may, full) = (self.may_receive(id), self.untaken.is_full());
             let Some(connection) = self.connection(id) else { continue };
             match connection.paused {
                 Paused::Room if may => {
@@ -163,6 +164,7 @@ impl<I: Ring + Disk> Shard<I> {
                         None => self.io.receive(id, None),
                     }
                 }
+                Paused::Room if full => self.starved.push(id),
                 _ => {}
             }
         }
