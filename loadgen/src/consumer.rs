@@ -6,6 +6,7 @@ use crate::batch::{Stamp, crc32c, field};
 use crate::clock::{Clock, Nanos};
 use crate::link::Link;
 use crate::recorder::{Counts, Recorder};
+use crate::ring::{Received, Ring};
 use crate::wire::{self, FetchLimits, FetchPart};
 use crate::workload::Check;
 use anyhow::{Result, bail};
@@ -71,45 +72,48 @@ impl Consumer {
     }
 
     /// Sends the next request, or the rest of it.
-    pub fn pump(&mut self, clock: &Clock) -> Result<()> {
+    pub fn pump(&mut self, ring: &mut Ring, clock: &Clock) -> Result<()> {
         if self.asked.is_none() {
             self.correlation = self.correlation.wrapping_add(1);
             // The first partition is served first; turning them keeps it fair.
             let turn = 1.min(self.places.len());
             self.places.rotate_left(turn);
-            let parts: Vec<FetchPart> = self.places.iter().map(|p| p.part).collect();
-            self.request = wire::fetch(self.version, self.correlation, &self.topic, &parts, &self.limits);
+            let memory = std::mem::take(&mut self.request);
+            let parts = self.places.iter().map(|p| p.part);
+            self.request = wire::fetch(memory, self.version, self.correlation, &self.topic, parts, &self.limits);
             self.request_sent = 0;
             self.asked = Some(clock.now());
         }
         while self.link.writable && self.request_sent < self.request.len() {
-            self.request_sent += self.link.send(&[IoSlice::new(&self.request[self.request_sent..])])?;
+            self.request_sent += self.link.send(ring, &[IoSlice::new(&self.request[self.request_sent..])])?;
         }
         Ok(())
     }
 
     /// Takes in what has arrived; asks again as soon as a reply is complete.
-    pub fn receive(&mut self, clock: &Clock, recorder: &mut Recorder) -> Result<()> {
-        loop {
-            let more = self.link.receive()?;
-            while let Some(frame) = self.link.next_frame()? {
-                let now = clock.now();
-                let Some(asked) = self.asked.take() else {
-                    bail!("broker {} sent a reply that nobody asked for", self.link.peer)
-                };
-                let size = frame.len() as u64 + 4;
-                let records = self.take_in(frame, clock, now, recorder)?;
-                let payload_bytes = (records as f64 * self.habits.record_size_mean) as u64;
-                recorder.consumed(now, &Counts { requests: 1, records, payload_bytes, wire_bytes: size });
-                if self.habits.latency {
-                    recorder.fetch_answered(now, asked);
-                }
-                self.pump(clock)?;
+    pub fn received(
+        &mut self,
+        ring: &mut Ring,
+        received: Received,
+        clock: &Clock,
+        recorder: &mut Recorder,
+    ) -> Result<()> {
+        self.link.received(ring, received)?;
+        while let Some(frame) = self.link.next_frame()? {
+            let now = clock.now();
+            let Some(asked) = self.asked.take() else {
+                bail!("broker {} sent a reply that nobody asked for", self.link.peer)
+            };
+            let size = frame.len() as u64 + 4;
+            let records = self.take_in(frame, clock, now, recorder)?;
+            let payload_bytes = (records as f64 * self.habits.record_size_mean) as u64;
+            recorder.consumed(now, &Counts { requests: 1, records, payload_bytes, wire_bytes: size });
+            if self.habits.latency {
+                recorder.fetch_answered(now, asked);
             }
-            if !more {
-                return Ok(());
-            }
+            self.pump(ring, clock)?;
         }
+        self.link.receive(ring)
     }
 
     fn take_in(

@@ -1,61 +1,105 @@
-//! One non-blocking connection to a broker: bytes in, whole frames out of them, and where sending stopped.
-//! Knows size prefixes and nothing else of the protocol.
+//! One connection to a broker: bytes in, whole frames out of them, and whether it can be sent on. Knows size prefixes
+//! and nothing else of the protocol; the kernel's side of it is `ring`.
 
+use crate::ring::{Received, Ring};
 use anyhow::{Context, Result, bail};
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::IoSlice;
 use std::net::TcpStream;
 use std::ops::Range;
 
 pub struct Link {
-    stream: TcpStream,
     pub peer: String,
-    /// False once the kernel's send buffer was full, until epoll says otherwise.
+    /// Until the worker's ring takes it.
+    stream: Option<TcpStream>,
+    socket: usize,
+    replies: Replies,
+    /// False once the kernel's send buffer was full, until the ring says otherwise.
     pub writable: bool,
+    /// Empty while the kernel receives into it.
     buffer: Vec<u8>,
     /// 0 <= start <= end <= buffer.len(); bytes start..end were received and not yet consumed.
     start: usize,
     end: usize,
 }
 
+/// What a broker answers on this connection.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Replies {
+    Small,
+    Large,
+}
+
 /// A reply larger than this is taken for garbage.
 const FRAME_SIZE_MAX: usize = 1 << 30;
 
 impl Link {
-    pub fn open(peer: &str, buffer_size: usize) -> Result<Self> {
+    pub fn open(peer: &str, replies: Replies, buffer_size: usize) -> Result<Self> {
         let stream = TcpStream::connect(peer).with_context(|| format!("connect to broker {peer}"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        Ok(Link { stream, peer: peer.into(), writable: true, buffer: vec![0; buffer_size], start: 0, end: 0 })
+        Ok(Link {
+            peer: peer.into(),
+            stream: Some(stream),
+            socket: usize::MAX,
+            replies,
+            writable: true,
+            buffer: vec![0; buffer_size],
+            start: 0,
+            end: 0,
+        })
     }
 
-    /// Edge-triggered: a short read or write is the sign that the next edge will come.
-    pub fn watch(&self, epoll: &Epoll, token: u64) -> Result<()> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET | EpollFlags::EPOLLRDHUP;
-        epoll.add(&self.stream, EpollEvent::new(flags, token)).context("epoll_ctl")
+    /// From now on `ring` carries it, and receives. Links are numbered in the order in which they join.
+    pub fn join(&mut self, ring: &mut Ring) -> Result<()> {
+        let Some(stream) = self.stream.take() else { return Ok(()) };
+        self.socket = ring.add(stream);
+        if self.replies == Replies::Small { ring.receive_small(self.socket) } else { self.receive(ring) }
     }
 
     /// Sends what it can. Returns how many bytes the kernel took; fewer than offered means `writable` is now false.
-    pub fn send(&mut self, slices: &[IoSlice<'_>]) -> Result<usize> {
+    pub fn send(&mut self, ring: &mut Ring, slices: &[IoSlice<'_>]) -> Result<usize> {
         let offered: usize = slices.iter().map(|s| s.len()).sum();
-        loop {
-            let sent = match self.stream.write_vectored(slices) {
-                Ok(sent) => sent,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e).with_context(|| format!("send to broker {}", self.peer)),
-            };
-            self.writable = sent == offered;
-            return Ok(sent);
-        }
+        let sent = ring.send(self.socket, slices).with_context(|| format!("send to broker {}", self.peer))?;
+        self.writable = sent == offered;
+        Ok(sent)
     }
 
-    /// Receives once; returns false when the socket is drained for now.
-    pub fn receive(&mut self) -> Result<bool> {
+    /// Takes in what the ring has received.
+    pub fn received(&mut self, ring: &mut Ring, received: Received) -> Result<()> {
+        match received {
+            Received::Large { buffer, count } => {
+                self.buffer = buffer;
+                self.end += count;
+            }
+            Received::Small(small) => {
+                let count = small.count;
+                self.make_room(count)?;
+                ring.copy(small, &mut self.buffer[self.end..self.end + count]);
+                self.end += count;
+            }
+            Received::Ended(None) => bail!("broker {} closed the connection", self.peer),
+            Received::Ended(Some(e)) => {
+                return Err(e).with_context(|| format!("receive from broker {}", self.peer));
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives on, once all whole frames have been taken out.
+    pub fn receive(&mut self, ring: &mut Ring) -> Result<()> {
+        if self.replies == Replies::Small {
+            return Ok(());
+        }
+        self.make_room(1)?;
+        ring.receive_large(self.socket, std::mem::take(&mut self.buffer), self.end)
+    }
+
+    /// Room for `count` more bytes, and for the whole of a frame that has begun.
+    fn make_room(&mut self, count: usize) -> Result<()> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        let need = self.frame_size()?.unwrap_or(4);
+        let need = self.frame_size()?.unwrap_or(4).max(self.end - self.start + count);
         if self.buffer.len() - self.start < need {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -63,19 +107,7 @@ impl Link {
                 self.buffer.resize(need, 0);
             }
         }
-        let room = self.buffer.len() - self.end;
-        loop {
-            return match self.stream.read(&mut self.buffer[self.end..]) {
-                Ok(0) if room > 0 => bail!("broker {} closed the connection", self.peer),
-                Ok(count) => {
-                    self.end += count;
-                    Ok(count == room)
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => Err(e).with_context(|| format!("receive from broker {}", self.peer)),
-            };
-        }
+        Ok(())
     }
 
     /// Size of the frame at `start`, prefix included, once its prefix is here.
@@ -103,5 +135,52 @@ impl Link {
 
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SECOND;
+    use crate::ring::What;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    /// Small frames and ones larger than any buffer, cut anywhere: as sent, in order, by either way of receiving.
+    #[test]
+    fn frames_come_out_as_they_were_sent_wherever_they_are_cut() {
+        for replies in [Replies::Small, Replies::Large] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let mut link = Link::open(&address, replies, 100).unwrap();
+            let sizes = [0usize, 1, 3, 90, 5000, 96, 97, 100_000, 2, 200];
+            let body = |i: usize| vec![i as u8; sizes[i]];
+            let writer = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                stream.set_nodelay(true).unwrap();
+                let all: Vec<u8> = (0..sizes.len())
+                    .flat_map(|i| [(sizes[i] as u32).to_be_bytes().to_vec(), body(i)].concat())
+                    .collect();
+                for piece in all[..6000].chunks(7).chain(all[6000..].chunks(3333)) {
+                    stream.write_all(piece).unwrap();
+                }
+            });
+            let mut ring = Ring::new(1).unwrap();
+            link.join(&mut ring).unwrap();
+            let (mut events, mut got) = (Vec::new(), 0);
+            while got < sizes.len() {
+                ring.turn(SECOND, &mut events).unwrap();
+                for event in events.drain(..) {
+                    let What::Received(received) = event.what else { panic!("nothing was sent") };
+                    link.received(&mut ring, received).unwrap();
+                    while let Some(frame) = link.next_frame().unwrap() {
+                        assert!(link.bytes(frame) == body(got), "frame {got}");
+                        got += 1;
+                    }
+                    link.receive(&mut ring).unwrap();
+                }
+            }
+            writer.join().unwrap();
+        }
     }
 }

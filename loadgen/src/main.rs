@@ -18,6 +18,7 @@ mod producer;
 mod progress;
 mod recorder;
 mod report;
+mod ring;
 mod run;
 mod run_file;
 mod saturate;

@@ -5,7 +5,7 @@ use crate::admin::{Admin, Leader};
 use crate::batch::{BatchLimit, Destination, Fresh, Prebuilt, RecordEncoder};
 use crate::clock::{Clock, Nanos, SECOND};
 use crate::consumer::{Consumer, Habits, Place};
-use crate::link::Link;
+use crate::link::{Link, Replies};
 use crate::machine::{self, Usage};
 use crate::producer::{Builder, Lane, Producer};
 use crate::recorder::{Schedule, Slice};
@@ -119,7 +119,7 @@ impl Bench {
             let prebuilt = Prebuilt::new(&first, encoder(1), limit, w.codec)?;
             records_per_request = prebuilt.records() as f64;
             for (id, seats) in layout.iter().enumerate() {
-                let link = Link::open(&seats[0].leader.address, 64 << 10)?;
+                let link = Link::open(&seats[0].leader.address, Replies::Small, 4 << 10)?;
                 let lanes = seats.iter().map(|seat| {
                     let to = destination(produce_version, seat, job);
                     let builder = match job.cell.payload {
@@ -316,7 +316,7 @@ impl Bench {
                             leader.offset(topic, seat.leader.partition, from)?,
                         ));
                     }
-                    let link = Link::open(&seats[0].leader.address, w.fetch_bytes + (256 << 10))?;
+                    let link = Link::open(&seats[0].leader.address, Replies::Large, w.fetch_bytes + (256 << 10))?;
                     let limits = wire::FetchLimits {
                         wait_ms_max: w.fetch_wait_ms,
                         bytes_min: 1,

@@ -6,6 +6,7 @@ use crate::clock::{Clock, Nanos};
 use crate::link::Link;
 use crate::pacer::Pacer;
 use crate::recorder::{Counts, Recorder};
+use crate::ring::{Received, Ring};
 use crate::wire;
 use crate::workload::Acks;
 use anyhow::{Result, bail};
@@ -96,7 +97,13 @@ impl Producer {
     }
 
     /// Issues what is due and sends what can be sent. With `pacer` none, only sends.
-    pub fn pump(&mut self, clock: &Clock, mut pacer: Option<&mut Pacer>, recorder: &mut Recorder) -> Result<Pumped> {
+    pub fn pump(
+        &mut self,
+        ring: &mut Ring,
+        clock: &Clock,
+        mut pacer: Option<&mut Pacer>,
+        recorder: &mut Recorder,
+    ) -> Result<Pumped> {
         let mut turn_bytes = 0;
         // Open loop: one request a call, so that due requests spread over the connections.
         let mut allowance = if pacer.as_ref().is_some_and(|p| p.is_open()) { 1 } else { usize::MAX };
@@ -107,7 +114,7 @@ impl Producer {
             if self.outgoing.is_empty() {
                 return Ok(Pumped::Waiting);
             }
-            turn_bytes += self.send(clock, recorder)?;
+            turn_bytes += self.send(ring, clock, recorder)?;
             if turn_bytes >= TURN_BYTES {
                 return Ok(Pumped::More);
             }
@@ -152,7 +159,7 @@ impl Producer {
     }
 
     /// One system call for all outgoing frames; what left whole moves on to `unanswered`.
-    fn send(&mut self, clock: &Clock, recorder: &mut Recorder) -> Result<usize> {
+    fn send(&mut self, ring: &mut Ring, clock: &Clock, recorder: &mut Recorder) -> Result<usize> {
         let mut slices = [IoSlice::new(&[]); 2 * GATHER_FRAMES];
         let mut count = 0;
         for (i, out) in self.outgoing.iter().take(GATHER_FRAMES).enumerate() {
@@ -163,7 +170,7 @@ impl Producer {
                 }
             }
         }
-        let sent = self.link.send(&slices[..count])?;
+        let sent = self.link.send(ring, &slices[..count])?;
         let mut left = sent + self.first_sent;
         while let Some(first) = self.outgoing.front() {
             let size = first.frame.size();
@@ -189,32 +196,34 @@ impl Producer {
         Ok(sent)
     }
 
-    /// Takes in all replies that have arrived.
-    pub fn receive(&mut self, clock: &Clock, recorder: &mut Recorder) -> Result<()> {
-        loop {
-            let more = self.link.receive()?;
-            let now = clock.now();
-            while let Some(frame) = self.link.next_frame()? {
-                let (correlation, reply) = wire::Reader::reply(self.link.bytes(frame))?;
-                let Some(request) = self.unanswered.pop_front() else {
-                    bail!("broker {} sent a reply that nobody asked for", self.link.peer)
-                };
-                if request.correlation != correlation {
-                    bail!(
-                        "broker {} answered request {correlation} before {}; replies must keep the order of requests",
-                        self.link.peer,
-                        request.correlation
-                    );
-                }
-                match wire::produce_reply(reply)? {
-                    (0, _) => recorder.produced(now, request.intended, request.sent, &request.counts),
-                    (code, _) => recorder.error(wire::error_name(code)),
-                }
+    /// Takes in the replies that have arrived.
+    pub fn received(
+        &mut self,
+        ring: &mut Ring,
+        received: Received,
+        clock: &Clock,
+        recorder: &mut Recorder,
+    ) -> Result<()> {
+        self.link.received(ring, received)?;
+        let now = clock.now();
+        while let Some(frame) = self.link.next_frame()? {
+            let (correlation, reply) = wire::Reader::reply(self.link.bytes(frame))?;
+            let Some(request) = self.unanswered.pop_front() else {
+                bail!("broker {} sent a reply that nobody asked for", self.link.peer)
+            };
+            if request.correlation != correlation {
+                bail!(
+                    "broker {} answered request {correlation} before {}; replies must keep the order of requests",
+                    self.link.peer,
+                    request.correlation
+                );
             }
-            if !more {
-                return Ok(());
+            match wire::produce_reply(reply)? {
+                (0, _) => recorder.produced(now, request.intended, request.sent, &request.counts),
+                (code, _) => recorder.error(wire::error_name(code)),
             }
         }
+        self.link.receive(ring)
     }
 
     /// Records that were sent, acknowledged or not: what the partitions' ends must have grown by.

@@ -10,6 +10,7 @@ use crate::measure::{Bench, Job, Measured};
 use crate::progress::Progress;
 use crate::recorder::Slice;
 use crate::report;
+use crate::ring::Ring;
 use crate::run_file::*;
 use crate::target::{Place, Target};
 use crate::workload::{Acks, Cell, Payload, Rate, RecordSize, Workload, WorkloadFacts};
@@ -70,6 +71,8 @@ impl Session {
     pub fn open(place: &PlaceArgs, words: &WorkloadArgs, names: &[String], pid: Option<i32>) -> Result<Session> {
         let mut workload = words.resolve()?;
         let (broker_cores, generator_cores) = split_cores(place)?;
+        // Where it is refused, that is said before a broker is started.
+        Ring::new(1)?;
         if let Some(out) = &place.out {
             std::fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
         }

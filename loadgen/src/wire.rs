@@ -53,7 +53,13 @@ pub struct Request(Vec<u8>);
 
 impl Request {
     pub fn new(api: i16, version: i16, correlation: i32) -> Self {
-        let mut r = Request(vec![0; 4]);
+        Self::within(Vec::new(), api, version, correlation)
+    }
+    /// In memory that an older request no longer needs.
+    fn within(mut memory: Vec<u8>, api: i16, version: i16, correlation: i32) -> Self {
+        memory.clear();
+        memory.extend([0; 4]);
+        let mut r = Request(memory);
         r.i16(api).i16(version).i32(correlation).string(CLIENT_ID);
         r
     }
@@ -182,8 +188,16 @@ pub struct FetchLimits {
     pub bytes_max: i32,
 }
 
-pub fn fetch(version: i16, correlation: i32, topic: &str, parts: &[FetchPart], limits: &FetchLimits) -> Vec<u8> {
-    let mut r = Request::new(FETCH, version, correlation);
+/// In memory that an older request no longer needs.
+pub fn fetch(
+    memory: Vec<u8>,
+    version: i16,
+    correlation: i32,
+    topic: &str,
+    parts: impl ExactSizeIterator<Item = FetchPart>,
+    limits: &FetchLimits,
+) -> Vec<u8> {
+    let mut r = Request::within(memory, FETCH, version, correlation);
     r.i32(-1).i32(limits.wait_ms_max).i32(limits.bytes_min).i32(limits.bytes_max).i8(0);
     if version >= 7 {
         r.i32(0).i32(-1); // no fetch session

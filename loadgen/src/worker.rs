@@ -1,5 +1,5 @@
-//! One thread per generator core: its producing and consuming connections, one epoll instance, one loop. The loop
-//! issues what is due, sleeps until something can happen (or spins when the next request is due within a
+//! One thread per generator core: its producing and consuming connections, one io_uring, one loop. The loop issues and
+//! sends what is due, sleeps in the ring until something can happen (or spins when the next request is due within a
 //! millisecond), and takes in answers. Nothing is shared with other workers; slices go out over a channel.
 
 use crate::clock::{Clock, Nanos, SECOND};
@@ -8,9 +8,9 @@ use crate::machine;
 use crate::pacer::Pacer;
 use crate::producer::{Producer, Pumped};
 use crate::recorder::{Recorder, Schedule, Slice};
+use crate::ring::{Ring, What};
 use crate::wire;
 use anyhow::{Result, bail};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -42,7 +42,7 @@ pub struct Outcome {
 
 const DRAIN: Nanos = 5 * SECOND;
 const SPIN_BELOW: Nanos = SECOND / 1000;
-const TICK_MS: u64 = 50;
+const TICK: Nanos = SECOND / 20;
 /// So many refusals without one success, and going on is pointless.
 const ERRORS_IN_A_ROW_MAX: u64 = 1000;
 
@@ -58,15 +58,14 @@ impl Worker {
     }
 
     fn turn_until_done(&mut self, recorder: &mut Recorder, outcome: &mut Outcome) -> Result<()> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (i, producer) in self.producers.iter().enumerate() {
-            producer.link.watch(&epoll, i as u64)?;
-        }
+        // Dropped before the connections, whose memory it has lent to the kernel.
+        let mut ring = Ring::new(self.producers.len() + self.consumers.len())?;
         let first_consumer = self.producers.len();
-        for (i, consumer) in self.consumers.iter().enumerate() {
-            consumer.link.watch(&epoll, (first_consumer + i) as u64)?;
+        for link in self.producers.iter_mut().map(|p| &mut p.link).chain(self.consumers.iter_mut().map(|c| &mut c.link))
+        {
+            link.join(&mut ring)?;
         }
-        let mut events = vec![EpollEvent::empty(); (self.producers.len() + self.consumers.len()).clamp(1, 1024)];
+        let mut events = Vec::with_capacity(2 * (self.producers.len() + self.consumers.len()));
         let mut pacer = Pacer::new(self.rate, self.schedule.start);
         let mut ready = Ready::all(self.producers.len());
         let mut busy = Busy::new();
@@ -77,7 +76,7 @@ impl Worker {
             std::hint::spin_loop();
         }
         for consumer in &mut self.consumers {
-            consumer.pump(&clock)?;
+            consumer.pump(&mut ring, &clock)?;
         }
         loop {
             let now = clock.now();
@@ -113,7 +112,7 @@ impl Worker {
                     turn = (turn + 1) % count.max(1);
                     let producer = &mut self.producers[turn];
                     let sent_before = producer.records_sent();
-                    producer.pump(&clock, Some(&mut pacer), recorder)?;
+                    producer.pump(&mut ring, &clock, Some(&mut pacer), recorder)?;
                     if producer.records_sent() == sent_before {
                         idle += 1;
                     } else {
@@ -125,7 +124,7 @@ impl Worker {
                 ready.take(&mut looking);
                 for i in looking.drain(..) {
                     let pacer = if draining { None } else { Some(&mut pacer) };
-                    if let Pumped::More = self.producers[i].pump(&clock, pacer, recorder)? {
+                    if let Pumped::More = self.producers[i].pump(&mut ring, &clock, pacer, recorder)? {
                         ready.add(i);
                     }
                     progress = true;
@@ -134,50 +133,39 @@ impl Worker {
 
             // Sleep.
             let mut spinning = false;
-            let timeout = if !ready.is_empty() {
-                EpollTimeout::ZERO
-            } else {
-                let mut wait_ms = TICK_MS;
-                if pacer.is_open() && !draining && self.producers.iter().any(|p| p.has_room()) {
-                    let records = self.producers.first().map_or(0, |p| p.records_per_request);
-                    let until_next = pacer.intended(now, records).saturating_sub(clock.now());
-                    spinning = until_next < SPIN_BELOW;
-                    wait_ms = if spinning { 0 } else { wait_ms.min(until_next / SPIN_BELOW) };
-                }
-                EpollTimeout::try_from(wait_ms as u32).unwrap_or(EpollTimeout::ZERO)
-            };
-            let count = match epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => 0,
-                Err(e) => bail!("epoll_wait: {e}"),
-            };
-            if spinning && count == 0 && !progress {
+            let mut wait = TICK;
+            if !ready.is_empty() {
+                wait = 0;
+            } else if pacer.is_open() && !draining && self.producers.iter().any(|p| p.has_room()) {
+                let records = self.producers.first().map_or(0, |p| p.records_per_request);
+                let until_next = pacer.intended(now, records).saturating_sub(clock.now());
+                spinning = until_next < SPIN_BELOW;
+                wait = if spinning { 0 } else { wait.min(until_next - until_next % SPIN_BELOW) };
+            }
+            ring.turn(wait, &mut events)?;
+            if spinning && events.is_empty() && !progress {
                 busy.spun(now, clock.now(), &self.schedule);
             }
 
             // Take in.
-            for event in &events[..count] {
-                let (i, flags) = (event.data() as usize, event.events());
-                let readable = flags.intersects(
-                    EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR,
-                );
-                let link = if i < first_consumer {
-                    &mut self.producers[i].link
-                } else {
-                    &mut self.consumers[i - first_consumer].link
-                };
-                link.writable |= flags.contains(EpollFlags::EPOLLOUT);
+            for event in events.drain(..) {
+                let i = event.socket;
                 if i < first_consumer {
-                    if readable {
-                        self.producers[i].receive(&clock, recorder)?;
+                    let producer = &mut self.producers[i];
+                    match event.what {
+                        What::Writable => producer.link.writable = true,
+                        What::Received(received) => producer.received(&mut ring, received, &clock, recorder)?,
                     }
                     ready.add(i);
                 } else if !draining {
                     let consumer = &mut self.consumers[i - first_consumer];
-                    if readable {
-                        consumer.receive(&clock, recorder)?;
+                    match event.what {
+                        What::Writable => {
+                            consumer.link.writable = true;
+                            consumer.pump(&mut ring, &clock)?;
+                        }
+                        What::Received(received) => consumer.received(&mut ring, received, &clock, recorder)?,
                     }
-                    consumer.pump(&clock)?;
                 }
             }
         }
@@ -250,5 +238,58 @@ impl Busy {
         let spun_s = self.spun as f64 / SECOND as f64;
         let wall_s = (end.0 - begin.0) as f64 / SECOND as f64;
         ((end.1 - begin.1 - spun_s) / wall_s).clamp(0.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Admin;
+    use crate::batch::{BatchLimit, Destination, Fresh, RecordEncoder};
+    use crate::codec::Codec;
+    use crate::link::{Link, Replies};
+    use crate::producer::{Builder, Lane};
+    use crate::sink::{self, Manners};
+    use crate::workload::{Acks, Keys, RecordSize};
+    use std::time::Duration;
+
+    /// What a worker reserves is for its connections and its seconds, not for its requests: ten times the requests, and
+    /// about as many allocations.
+    #[test]
+    fn a_warm_worker_allocates_nothing_for_its_requests() {
+        let address = sink::start(&machine::allowed_cores(), Manners::default()).unwrap().to_string();
+        let mut admin = Admin::connect(&address).unwrap();
+        admin.create_topic("t", 1, 1, &[]).unwrap();
+        admin.leaders("t", Duration::from_secs(10)).unwrap();
+        let allocations = |requests: u64| {
+            let to = Destination { version: 7, topic: "t", partition: 0, acks: 1 };
+            let limit = BatchLimit { bytes: 1000, records: 1 };
+            let producer = |id| {
+                let encoder = RecordEncoder::new(RecordSize::Fixed(100), Keys::None, 1);
+                let builder = Builder::Fresh(Box::new(Fresh::new(&to, encoder, limit, Codec::None)));
+                let link = Link::open(&address, Replies::Small, 4096).unwrap();
+                Producer::new(link, 1, id, Acks::Leader, 3, vec![Lane { builder, sequence: 0 }], 1)
+            };
+            let clock = Clock::start();
+            let worker = Worker {
+                producers: (0..4).map(producer).collect(),
+                consumers: Vec::new(),
+                rate: None,
+                payload_bytes_max: Some(100 * requests),
+                clock,
+                schedule: Schedule { start: 0, measure_from: 0, measure_until: 60 * SECOND },
+                stop: Arc::default(),
+            };
+            let (tx, rx) = std::sync::mpsc::channel();
+            let mut outcome = Outcome::default();
+            let info = allocation_counter::measure(|| outcome = worker.run(tx));
+            assert!(outcome.failure.is_none() && outcome.unanswered == 0, "{:?}", outcome.failure);
+            let answered: u64 = rx.iter().map(|slice| slice.produced.requests).sum();
+            assert!(answered >= requests, "{answered} of {requests}");
+            info.count_total
+        };
+        let (few, many) = (allocations(2000), allocations(20_000));
+        // A crowded host may take seconds, and each has its slice.
+        assert!(many < few + 500, "{few} allocations for 2000 requests, {many} for 20000");
     }
 }
