@@ -154,7 +154,7 @@ mod tests {
             let address = listener.local_addr().unwrap().to_string();
             let mut link = Link::open(&address, replies, 100).unwrap();
             let sizes = [0usize, 1, 3, 90, 5000, 96, 97, 100_000, 2, 200];
-            let body = |i: usize| vec![i as u8; sizes[i]];
+            let body = move |i: usize| vec![i as u8; sizes[i]];
             let writer = std::thread::spawn(move || {
                 let mut stream = listener.accept().unwrap().0;
                 stream.set_nodelay(true).unwrap();
@@ -164,6 +164,7 @@ mod tests {
                 for piece in all[..6000].chunks(7).chain(all[6000..].chunks(3333)) {
                     stream.write_all(piece).unwrap();
                 }
+                stream
             });
             let mut ring = Ring::new(1).unwrap();
             link.join(&mut ring).unwrap();
@@ -180,7 +181,11 @@ mod tests {
                     link.receive(&mut ring).unwrap();
                 }
             }
-            writer.join().unwrap();
+            drop(writer.join().unwrap());
+            ring.turn(SECOND, &mut events).unwrap();
+            let What::Received(ended) = events.remove(0).what else { panic!("nothing was sent") };
+            let error = link.received(&mut ring, ended).unwrap_err().to_string();
+            assert!(error.contains(&address) && error.contains("closed"), "{error}");
         }
     }
 }

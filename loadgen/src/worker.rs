@@ -144,7 +144,7 @@ impl Worker {
             }
             ring.turn(wait, &mut events)?;
             if spinning && events.is_empty() && !progress {
-                busy.spun(now, clock.now(), &self.schedule);
+                busy.spinning_since = Some(now);
             }
 
             // Take in.
@@ -214,23 +214,26 @@ struct Busy {
     begin: Option<(Nanos, f64)>,
     end: Option<(Nanos, f64)>,
     spun: Nanos,
+    /// The last turn did nothing but spin, from then on.
+    spinning_since: Option<Nanos>,
 }
 
 impl Busy {
     fn new() -> Self {
-        Busy { begin: None, end: None, spun: 0 }
+        Busy { begin: None, end: None, spun: 0, spinning_since: None }
     }
     fn mark(&mut self, now: Nanos, schedule: &Schedule) {
+        if let Some(from) = self.spinning_since.take()
+            && from >= schedule.measure_from
+            && now <= schedule.measure_until
+        {
+            self.spun += now - from;
+        }
         if self.begin.is_none() && now >= schedule.measure_from {
             self.begin = Some((now, machine::thread_cpu_s()));
         }
         if self.end.is_none() && now >= schedule.measure_until {
             self.end = Some((now, machine::thread_cpu_s()));
-        }
-    }
-    fn spun(&mut self, from: Nanos, to: Nanos, schedule: &Schedule) {
-        if from >= schedule.measure_from && to <= schedule.measure_until {
-            self.spun += to - from;
         }
     }
     fn share(&self) -> f64 {
