@@ -14,6 +14,12 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 pub const SEND_BACKLOG_MAX: u64 = 4 * 1024 * 1024;
 /// Memory of encoded replies that the peers of one shard have not taken, all together.
 pub const REPLIES_SIZE_MAX: usize = 128 * 1024 * 1024;
+/// Partitions that the parked fetches of one shard name, all together; a fetch of few is parked all the same.
+pub const PARKED_PARTITIONS_MAX: usize = 1_000_000;
+/// That few.
+pub const PARKED_PARTITIONS_FEW: usize = 64;
+/// Partitions that the fetch sessions of one shard follow, all together.
+pub const FOLLOWED_PARTITIONS_MAX: usize = 1_000_000;
 /// Bytes that one batch may have after decompression, where its records must be looked at.
 pub const DECOMPRESSED_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// Batches that `compression.type` has made anew, before what is staged is written: a small request can become large ones.

@@ -5,13 +5,14 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use client::{Client, decode, frame, read_reply};
+use client::{Client, decode, frame, frame_of, read_reply};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{ApiVersionsRequest, DescribeConfigsRequest, MetadataRequest, ProduceRequest};
 use ringlane::cluster::topics::wire_name;
 use ringlane::wire::record::{BatchBuilder, BatchFields};
+use ringlane::wire::writer;
 use server::Server;
 
 #[path = "support/client.rs"]
@@ -30,19 +31,24 @@ fn produce() -> Vec<u8> {
     frame(8, &ProduceRequest::default().with_acks(1).with_timeout_ms(1000).with_topic_data(vec![topic]))
 }
 
-/// Requests beyond those that may be in line on a connection were taken for the beginning of a large one, when the first of
-/// the line were answered in the turn that they came in: they were looked at again when more bytes came, which may be never.
-#[test]
-fn all_of_many_requests_at_once_are_answered() {
-    let server = Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &[]);
+/// Creates a topic by asking for it.
+fn create(server: &Server, topic: &str) {
     let mut admin = Client::connect(server.address);
-    let topic = MetadataRequestTopic::default().with_name(Some(wire_name("pipelined")));
+    let topic = MetadataRequestTopic::default().with_name(Some(wire_name(topic)));
     let metadata = MetadataRequest::default().with_allow_auto_topic_creation(true).with_topics(Some(vec![topic]));
     let deadline = Instant::now() + Duration::from_secs(30);
     while admin.call(8, &metadata).topics[0].error_code != 0 {
         assert!(Instant::now() < deadline, "the topic is there");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Requests beyond those that may be in line on a connection were taken for the beginning of a large one, when the first of
+/// the line were answered in the turn that they came in: they were looked at again when more bytes came, which may be never.
+#[test]
+fn all_of_many_requests_at_once_are_answered() {
+    let server = Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &[]);
+    create(&server, "pipelined");
     for count in [128, 129, 300, 2000] {
         let mut socket = Client::connect(server.address).socket;
         let mut sender = socket.try_clone().expect("cloned");
@@ -85,4 +91,59 @@ fn replies_that_nobody_takes_are_bounded_and_others_are_served() {
     for _ in 0..100 {
         assert!(!reader.receive::<DescribeConfigsRequest>(2).results.is_empty());
     }
+}
+
+/// What a fetch names was kept while it was parked, and in its session, several times as large as it came: seven requests of
+/// a million partitions ended the process. One that finds no room is answered at once, and gets no session.
+#[test]
+fn fetches_of_very_many_partitions_are_bounded() {
+    const COUNT: i32 = 700_000;
+    // Address space of 1 GiB.
+    let server = Server::start(&["prlimit", "--as=1073741824", env!("CARGO_BIN_EXE_ringlane")], &[]);
+    create(&server, "many");
+    let fetch = |max_wait_ms: i32, epoch: i32, partition: fn(i32) -> i32| {
+        frame_of(1, 11, |out| {
+            for value in [-1, max_wait_ms, 1, i32::MAX] {
+                writer::i32(out, value);
+            }
+            out.push(0);
+            for value in [0, epoch, 1] {
+                writer::i32(out, value);
+            }
+            writer::string(out, false, "many");
+            writer::i32(out, COUNT);
+            for i in 0..COUNT {
+                writer::i32(out, partition(i));
+                writer::i32(out, -1);
+                writer::i64(out, 0);
+                writer::i64(out, -1);
+                writer::i32(out, 1 << 20);
+            }
+            writer::i32(out, 0);
+            writer::string(out, false, "");
+        })
+    };
+    let reply = |request: &[u8]| {
+        let mut socket = Client::connect(server.address).socket;
+        socket.write_all(request).expect("sent");
+        read_reply(&mut socket).expect("a reply")
+    };
+    // The same empty partition over and over: the first one waits for records.
+    let mut parked = Client::connect(server.address).socket;
+    parked.write_all(&fetch(600_000, -1, |_| 0)).expect("sent");
+    for _ in 0..6 {
+        let asked = Instant::now();
+        reply(&fetch(600_000, -1, |_| 0));
+        assert!(asked.elapsed() < Duration::from_secs(300), "{:?}", asked.elapsed());
+    }
+    // Partitions that are not there are remembered in a session.
+    let sessions: Vec<i32> = (0..6)
+        .map(|_| {
+            let reply = reply(&fetch(0, 0, |i| 1 + i));
+            i32::from_be_bytes(reply[10..14].try_into().expect("four bytes"))
+        })
+        .collect();
+    assert!(sessions[0] != 0 && sessions[1..] == [0; 5], "{sessions:?}");
+    let resident = server.resident_mib();
+    assert!(resident < 500, "{resident} MiB resident");
 }

@@ -57,7 +57,7 @@ pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize)
         }
     }
     let satisfied = evaluate(broker, *disk, &mut query);
-    if satisfied || request.max_wait_ms <= 0 {
+    if satisfied || request.max_wait_ms <= 0 || !broker.fetches.has_room(&query) {
         return Outcome::Reply(finish(broker, query));
     }
     Outcome::Later(Some(park(broker, query)))
@@ -170,9 +170,8 @@ fn one(
     }
 }
 
-fn park(broker: &mut Broker, mut query: Box<FetchQuery>) -> FetchWaitId {
+fn park(broker: &mut Broker, query: Box<FetchQuery>) -> FetchWaitId {
     let id = broker.fetches.next_id();
-    query.results.clear();
     for asked in &query.partitions {
         let topic = &query.topics[asked.topic as usize];
         if let Ok(slot) = broker.find(&topic.name, asked.index) {

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::ids::{FetchWaitId, LeaderEpoch, NodeId, Offset, ReplyTo, TopicId, TopicName};
+use crate::limits::{PARKED_PARTITIONS_FEW, PARKED_PARTITIONS_MAX};
 use crate::parts::FileRange;
 use crate::wire::error_code::ErrorCode;
 
@@ -89,6 +90,8 @@ impl FetchQuery {
 #[derive(Default)]
 struct Wait {
     generation: u32,
+    /// Partitions that the query names.
+    asked: usize,
     query: Option<Box<FetchQuery>>,
     woken: bool,
 }
@@ -104,10 +107,14 @@ pub struct Fetches {
     #[expect(clippy::vec_box)]
     spare: Vec<Box<FetchQuery>>,
     parked: usize,
+    /// Partitions that the parked ones name.
+    partitions: usize,
 }
 
 /// Queries kept for use again.
 const SPARE_COUNT_MAX: usize = 256;
+/// Those with more partitions are not.
+const SPARE_PARTITIONS_MAX: usize = 1024;
 
 impl Fetches {
     /// An empty query, from those kept.
@@ -117,7 +124,7 @@ impl Fetches {
     /// Keeps a query's memory.
     pub fn give_query(&mut self, mut query: Box<FetchQuery>) {
         query.clear();
-        if self.spare.len() < SPARE_COUNT_MAX && query.partitions.capacity() <= 1024 {
+        if self.spare.len() < SPARE_COUNT_MAX && query.partitions.capacity() <= SPARE_PARTITIONS_MAX {
             self.spare.push(query);
         }
     }
@@ -129,14 +136,26 @@ impl Fetches {
         });
         FetchWaitId { slot, generation: self.waits[slot as usize].generation }
     }
+    /// May it be parked? Else it is to be answered with what there is.
+    pub fn has_room(&self, query: &FetchQuery) -> bool {
+        let count = query.partitions.len();
+        count <= PARKED_PARTITIONS_FEW || self.partitions + count <= PARKED_PARTITIONS_MAX
+    }
     /// Parks a query under the name that `next_id` gave.
-    pub fn park(&mut self, id: FetchWaitId, query: Box<FetchQuery>) {
+    pub fn park(&mut self, id: FetchWaitId, mut query: Box<FetchQuery>) {
+        query.results.clear();
+        if query.partitions.len() > SPARE_PARTITIONS_MAX {
+            query.partitions.shrink_to_fit();
+            query.results = Vec::new();
+        }
         if self.deadlines.len() > 2 * self.parked + 1024 {
             let waits = &self.waits;
             self.deadlines.retain(|Reverse((_, id))| waits[id.slot as usize].generation == id.generation);
         }
         self.deadlines.push(Reverse((query.deadline_ns, id)));
+        self.partitions += query.partitions.len();
         let wait = &mut self.waits[id.slot as usize];
+        wait.asked = query.partitions.len();
         wait.query = Some(query);
         wait.woken = false;
         self.parked += 1;
@@ -157,6 +176,7 @@ impl Fetches {
     pub fn end(&mut self, id: FetchWaitId) {
         let Some(wait) = self.waits.get_mut(id.slot as usize).filter(|w| w.generation == id.generation) else { return };
         wait.query = None;
+        self.partitions -= std::mem::take(&mut wait.asked);
         wait.generation = wait.generation.wrapping_add(1);
         self.free.push(id.slot);
         self.parked -= 1;
@@ -215,6 +235,9 @@ impl Fetches {
 
 /// A list of parked fetches that keeps its size in bounds: most of its names may be of fetches that are over.
 pub fn add_waiting(waiting: &mut Vec<FetchWaitId>, id: FetchWaitId, fetches: &Fetches) {
+    if waiting.last() == Some(&id) {
+        return;
+    }
     if waiting.len() >= 64 && waiting.len() == waiting.capacity() {
         waiting.retain(|w| fetches.waits[w.slot as usize].generation == w.generation);
     }

@@ -3,11 +3,12 @@
 //!
 //! A session's epoch counts its requests: 0 asks for a new one, -1 ends it, any other must be the one expected next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Map;
 use super::fetches::{FetchPartition, FetchQuery, FetchTopic};
 use crate::ids::{LeaderEpoch, Offset, TopicId, TopicName};
+use crate::limits::FOLLOWED_PARTITIONS_MAX;
 use crate::wire::error_code::ErrorCode;
 
 /// `min.incremental.fetch.session.eviction.ms`: a session unused for so long may be dropped for a new one.
@@ -56,6 +57,8 @@ pub enum SessionAnswer {
 pub struct Sessions {
     sessions: Map<i32, Session>,
     last_id: i32,
+    /// Partitions of all sessions.
+    followed: usize,
 }
 
 impl Sessions {
@@ -72,11 +75,11 @@ impl Sessions {
     ) -> SessionAnswer {
         match epoch {
             -1 => {
-                self.sessions.remove(&id);
+                self.end(id);
                 SessionAnswer::Full
             }
             0 => {
-                self.sessions.remove(&id);
+                self.end(id);
                 if query.partitions.is_empty() {
                     return SessionAnswer::Full;
                 }
@@ -90,11 +93,12 @@ impl Sessions {
         if self.sessions.len() >= count_max {
             let oldest = self.sessions.iter().min_by_key(|(_, s)| s.used_ms).map(|(id, s)| (*id, s.used_ms));
             match oldest {
-                Some((id, used_ms)) if now_ms.saturating_sub(used_ms) > EVICTION_MS => {
-                    self.sessions.remove(&id);
-                }
+                Some((id, used_ms)) if now_ms.saturating_sub(used_ms) > EVICTION_MS => self.end(id),
                 _ => return SessionAnswer::Full,
             }
+        }
+        if self.followed + query.partitions.len() > FOLLOWED_PARTITIONS_MAX {
+            return SessionAnswer::Full;
         }
         let mut session = Session { epoch: 1, by_id, used_ms: now_ms, order: Vec::new(), partitions: BTreeMap::new() };
         session.follow(query);
@@ -104,6 +108,7 @@ impl Sessions {
                 break;
             }
         }
+        self.followed += session.partitions.len();
         self.sessions.insert(self.last_id, session);
         SessionAnswer::New(self.last_id)
     }
@@ -126,22 +131,32 @@ impl Sessions {
         if session.by_id != by_id {
             return SessionAnswer::Error(ErrorCode::FetchSessionTopicIdError);
         }
+        let before = session.partitions.len();
         session.follow(query);
-        for (name, topic_id, index) in forgotten {
-            let known = |k: &Key| k.2 == *index && if by_id { k.1 == *topic_id } else { k.0 == *name };
-            session.partitions.retain(|k, _| !known(k));
-            session.order.retain(|k| !known(k));
-        }
+        session.forget(forgotten);
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.used_ms = now_ms;
-        if session.partitions.is_empty() {
-            self.sessions.remove(&id);
+        let after = session.partitions.len();
+        self.followed = self.followed - before + after;
+        if after > before && self.followed > FOLLOWED_PARTITIONS_MAX {
+            // As one that had to make room for another: the client begins anew.
+            self.end(id);
+            return SessionAnswer::Error(ErrorCode::FetchSessionIdNotFound);
+        }
+        if after == 0 {
+            self.end(id);
             query.topics.clear();
             query.partitions.clear();
             return SessionAnswer::Full;
         }
         session.fill(query);
         SessionAnswer::Incremental(id)
+    }
+
+    fn end(&mut self, id: i32) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.followed -= session.partitions.len();
+        }
     }
 
     /// Remembers what a reply tells the client of a partition, and whether it gave records.
@@ -188,6 +203,22 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Forgets what a request names.
+    fn forget(&mut self, forgotten: &[Key]) {
+        if forgotten.is_empty() {
+            return;
+        }
+        // Topics go either by name or by id.
+        let by_id = self.by_id;
+        let short = |(name, id, index): &Key| match by_id {
+            true => (TopicName::from(""), *id, *index),
+            false => (name.clone(), TopicId::nil(), *index),
+        };
+        let gone: BTreeSet<Key> = forgotten.iter().map(short).collect();
+        self.partitions.retain(|key, _| !gone.contains(&short(key)));
+        self.order.retain(|key| !gone.contains(&short(key)));
     }
 
     /// Puts all that is followed into the query, neighbours of one topic together.
