@@ -79,6 +79,7 @@ impl World {
                 let kind = if args.has("full") { std::io::ErrorKind::StorageFull } else { std::io::ErrorKind::Other };
                 self.disk.fail_write = Some((args.get("after", 0), kind));
             }
+            "device" => self.disk.full = args.has("full"),
             "resolve" => out = self.resolve(args),
             "time" => out = self.by_time(args),
             "jobs" => out = self.jobs(args),
@@ -261,6 +262,7 @@ impl World {
         c.flush_messages = args.get("flush_messages", c.flush_messages);
         c.flush_ms = args.get("flush_ms", c.flush_ms);
         c.write_back_bytes = args.get("write_back", c.write_back_bytes);
+        c.preallocate_step_bytes = args.get("preallocate_step", c.preallocate_step_bytes);
         c.write_back_after_ms = args.get("write_back_after_ms", c.write_back_after_ms);
         if let Some(log) = &mut self.log {
             log.set_config(Rc::new(self.config.clone()));
@@ -322,7 +324,11 @@ impl World {
                 base_sequence: producer.base_sequence,
             };
             let bytes = match args.0.get("keys") {
-                Some(keys) => keyed(fields, keys, args.0.get("value"), timestamp),
+                Some(keys) => {
+                    // Large values: the text over and over.
+                    let value = args.0.get("value").map(|text| text.repeat(args.get("repeat", 1)));
+                    keyed(fields, keys, value.as_ref(), timestamp)
+                }
                 None => batch(fields, records, size, timestamp),
             };
             let records = args.0.get("keys").map_or(records, |keys| keys.split(',').count() as i64);

@@ -11,10 +11,11 @@ use std::rc::Rc;
 
 use super::clean_batch::{BatchWork, Budget, Fate};
 use super::clean_input::{CleanInput, Input};
+use super::clean_output::CleanOutput;
 use super::compact::{self, Rules, Uncleanable};
 use super::key_map::KeyMap;
 use super::log::Log;
-use super::segment::{BatchSpan, Segment, Stage};
+use super::segment::{BatchSpan, Stage};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, failed, file_path, swap_path};
 use crate::ids::{Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
@@ -24,8 +25,6 @@ use crate::wire::batch::HeaderView;
 const PIECE_NS: i64 = 10_000;
 /// Read from the device at once.
 const READ_AHEAD_SIZE: u64 = 4 << 20;
-/// Written at once.
-const WRITE_SIZE: usize = 64 << 10;
 
 /// How a piece ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +60,8 @@ enum Phase {
     Map,
     /// Writing a group of segments anew.
     Rewrite,
+    /// Space that the output has too much is being given back.
+    Cut,
     /// The output is being synced.
     Sync,
     /// It becomes a swap file.
@@ -89,11 +90,7 @@ pub(super) struct Cleaner {
     /// Segments that become one, by base offset, and the first offset behind them.
     group: Vec<Offset>,
     group_end: Offset,
-    out: Option<Segment>,
-    /// Output that is not written yet, and how much was.
-    pending: Vec<u8>,
-    written: u64,
-    written_back: u64,
+    out: Option<CleanOutput>,
     /// Read and written in this piece.
     piece_bytes: u64,
     /// A job that must end first.
@@ -115,6 +112,13 @@ impl Cleaner {
     }
     fn more(&mut self) -> Option<Cleaning> {
         Some(Cleaning::More(std::mem::take(&mut self.piece_bytes)))
+    }
+    fn out_mut(&mut self) -> &mut CleanOutput {
+        self.out.as_mut().expect("begun")
+    }
+    fn write_pending(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        self.piece_bytes += self.out_mut().write(disk)?;
+        Ok(())
     }
 }
 
@@ -161,6 +165,7 @@ impl Log {
             Phase::Grow => Ok(cleaner.grow()),
             Phase::Map => self.map_piece(disk, &mut cleaner),
             Phase::Rewrite => self.rewrite_piece(disk, &mut cleaner),
+            Phase::Cut => Ok(self.sync_output(disk, &mut cleaner)),
             Phase::Sync => self.commit(disk, &mut cleaner),
             Phase::Commit => self.replace(disk, &mut cleaner),
             Phase::Remove => self.name(disk, &mut cleaner),
@@ -224,9 +229,6 @@ impl Log {
             group: Vec::new(),
             group_end: dirty.from,
             out: None,
-            pending: Vec::new(),
-            written: 0,
-            written_back: 0,
             piece_bytes: 0,
             waits: false,
             started: now,
@@ -330,17 +332,21 @@ impl Log {
         cleaner.group_end = self.segments.get(index + 1).map_or(cleaner.end, |next| next.base_offset);
         cleaner.phase = Phase::Rewrite;
         cleaner.input.open(base);
-        (cleaner.written, cleaner.written_back) = (0, 0);
-        let path = self.cleaned_path(base);
-        let mut out = Segment::new(base, self.segments[self.index_of(base)?].created_ms);
-        out.file = Some(disk.open(&path, true).map_err(failed("create", &path))?);
-        out.indexes = Some(Box::default());
-        cleaner.out = Some(out);
+        let old = self.index_of(base)?..=index;
+        let size = self.segments.range(old.clone()).map(|s| u64::from(s.size)).sum();
+        let created_ms = self.segments[*old.start()].created_ms;
+        cleaner.out = Some(CleanOutput::create(disk, self.cleaned_path(base), base, created_ms, size)?);
         Ok(cleaner.more())
     }
 
     fn rewrite_piece(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<Option<Cleaning>, Stop> {
         let mut budget = Budget::new(PIECE_NS);
+        let (reserve_step, write_back_step) = (self.config.preallocate_step_bytes, self.config.write_back_bytes);
+        if let Some(job) = cleaner.out_mut().next_job(reserve_step, write_back_step) {
+            cleaner.waits = true;
+            self.durability.start(disk, self.owner, job);
+            return Ok(Some(Cleaning::Waits));
+        }
         while !budget.is_spent() {
             if cleaner.work.is_idle() {
                 match self.next_input(disk, cleaner, &mut budget)? {
@@ -351,11 +357,8 @@ impl Log {
                         match at.and_then(|at| cleaner.group.get(at + 1)).copied() {
                             Some(base) => cleaner.input.open(base),
                             None => {
-                                self.write_pending(disk, cleaner)?;
-                                let file = cleaner.out.as_ref().and_then(|o| o.file.clone()).expect("begun");
-                                (cleaner.phase, cleaner.waits) = (Phase::Sync, true);
-                                self.durability.start(disk, self.owner, Job::Sync { file });
-                                return Ok(Some(Cleaning::Waits));
+                                cleaner.write_pending(disk)?;
+                                return Ok(self.cut_output(disk, cleaner));
                             }
                         }
                     }
@@ -370,44 +373,37 @@ impl Log {
                 delete_retention_ms: self.config.delete_retention_ms,
                 now_ms: cleaner.started.wall_ms,
             };
-            if let Some(fate) = cleaner.work.filter(&rules, &mut cleaner.pending, &mut budget)? {
+            let out = cleaner.out.as_mut().expect("begun");
+            if let Some(fate) = cleaner.work.filter(&rules, &mut out.pending, &mut budget)? {
                 cleaner.cleaned.bytes_before += u64::from(cleaner.span.size);
                 cleaner.input.pass(cleaner.span.size as usize);
                 if let Fate::Kept { max_timestamp, size } = fate {
                     cleaner.cleaned.bytes_after += u64::from(size);
                     let span = BatchSpan { max_timestamp, size, ..cleaner.span };
-                    cleaner.out.as_mut().expect("begun").note(span, self.config.index_interval_bytes);
+                    out.note(span, self.config.index_interval_bytes);
                 }
             }
-            if cleaner.pending.len() >= WRITE_SIZE {
-                self.write_pending(disk, cleaner)?;
+            if out.is_full() {
+                cleaner.write_pending(disk)?;
             }
         }
-        self.write_pending(disk, cleaner)?;
-        let size = cleaner.written - cleaner.written_back;
-        if size >= self.config.write_back_bytes {
-            // Dirty pages stay few, as those of appends do: where there are many, the kernel holds up who writes.
-            let file = cleaner.out.as_ref().and_then(|o| o.file.clone()).expect("begun");
-            let position = Position(cleaner.written_back);
-            (cleaner.written_back, cleaner.waits) = (cleaner.written, true);
-            self.durability.start(disk, self.owner, Job::StartWriteback { file, position, size });
-            return Ok(Some(Cleaning::Waits));
-        }
+        cleaner.write_pending(disk)?;
         Ok(cleaner.more())
     }
 
-    fn write_pending(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Result<(), Stop> {
-        let out = cleaner.out.as_ref().expect("begun");
-        if !cleaner.pending.is_empty() {
-            let path = self.cleaned_path(out.base_offset);
-            let file = out.file.as_ref().expect("begun");
-            let slice = io::IoSlice::new(&cleaner.pending);
-            disk.write(file, Position(cleaner.written), &[slice]).map_err(failed("write", &path))?;
-            cleaner.written += cleaner.pending.len() as u64;
-            cleaner.piece_bytes += cleaner.pending.len() as u64;
-            cleaner.pending.clear();
-        }
-        Ok(())
+    /// The output is whole: what was reserved behind its end is given back.
+    fn cut_output(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Option<Cleaning> {
+        let Some(job) = cleaner.out_mut().cut() else { return self.sync_output(disk, cleaner) };
+        (cleaner.phase, cleaner.waits) = (Phase::Cut, true);
+        self.durability.start(disk, self.owner, job);
+        Some(Cleaning::Waits)
+    }
+
+    fn sync_output(&mut self, disk: &mut dyn Disk, cleaner: &mut Cleaner) -> Option<Cleaning> {
+        let file = cleaner.out_mut().file().clone();
+        (cleaner.phase, cleaner.waits) = (Phase::Sync, true);
+        self.durability.start(disk, self.owner, Job::Sync { file });
+        Some(Cleaning::Waits)
     }
 
     /// The output is on the device: it becomes the swap file, if the log is still as it was.
@@ -432,7 +428,7 @@ impl Log {
         for base in std::mem::take(&mut cleaner.group) {
             let old = self.segments.remove(at).expect("in the group");
             assert_eq!(old.base_offset, base, "segments being swapped stay in their places");
-            let first = cleaner.out.as_ref().is_some_and(|out| out.base_offset == base);
+            let first = cleaner.out.as_ref().is_some_and(|out| out.base_offset() == base);
             // The first one's own name is taken over by the last rename. What is derived goes before that.
             let suffixes: &[&str] = if first {
                 &[OFFSET_INDEX, TIME_INDEX, TXN_INDEX]
@@ -446,7 +442,7 @@ impl Log {
                 self.durability.close_later(file);
             }
         }
-        let mut out = cleaner.out.take().expect("begun");
+        let mut out = cleaner.out.take().expect("begun").into_segment();
         out.complete_time_index();
         out.stage = Stage::Swapping;
         self.durability.touch(&mut out);
@@ -505,10 +501,13 @@ impl Log {
     /// A job of the cleaner ended. True: it was one of its.
     pub(super) fn cleaner_job_done(&mut self, job: &Job, result: &io::Result<()>) -> bool {
         let Some(cleaner) = &mut self.cleaner else { return false };
-        let out = cleaner.out.as_ref().and_then(|out| out.file.as_ref());
+        let out = cleaner.out.as_ref().map(CleanOutput::file);
         let swap = |path: &PathBuf| path.extension().is_some_and(|e| e == "swap");
         let own = match job {
-            Job::Sync { file } | Job::StartWriteback { file, .. } => out.is_some_and(|out| Rc::ptr_eq(out, file)),
+            Job::Preallocate { file, .. }
+            | Job::StartWriteback { file, .. }
+            | Job::Truncate { file, .. }
+            | Job::Sync { file } => out.is_some_and(|out| Rc::ptr_eq(out, file)),
             Job::Rename { from, to } => swap(from) || swap(to),
             Job::ReadAhead { .. } => matches!(cleaner.phase, Phase::Map | Phase::Rewrite),
             _ => false,
@@ -519,6 +518,7 @@ impl Log {
         cleaner.waits = false;
         match (result, job) {
             (Ok(()), _) | (_, Job::ReadAhead { .. }) => {}
+            (Err(_), Job::Preallocate { .. }) => cleaner.out_mut().cannot_reserve(),
             (Err(e), _) => {
                 // Nothing is lost: before the point of no return the old segments are all there, after it recovery ends the swap.
                 log::error!("{}: compaction: {e}", self.dir.display());
@@ -539,10 +539,8 @@ impl Log {
             }
         }
         if let Some(out) = cleaner.out {
-            self.durability.remove_later(self.cleaned_path(out.base_offset));
-            if let Some(file) = &out.file {
-                self.durability.close_later(file);
-            }
+            self.durability.remove_later(out.path().clone());
+            self.durability.close_later(out.file());
         }
     }
 

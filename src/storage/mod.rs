@@ -10,6 +10,7 @@ use crate::ids::{Offset, Position, TopicId};
 pub mod checkpoint;
 mod clean_batch;
 mod clean_input;
+mod clean_output;
 mod cleaner;
 mod compact;
 pub mod data_dir;

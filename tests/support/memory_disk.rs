@@ -33,6 +33,8 @@ pub struct MemoryDisk {
     pub pending: Vec<(JobOwner, Job)>,
     /// After so many writes, one fails with this.
     pub fail_write: Option<(u32, io::ErrorKind)>,
+    /// No space can be reserved.
+    pub full: bool,
     /// Writes so far: how many calls, how many bytes.
     pub writes: (u64, u64),
     /// How often a write had to wait for the rest of a block.
@@ -95,6 +97,7 @@ impl MemoryDisk {
     }
     fn perform(&mut self, job: &Job) -> io::Result<()> {
         match job {
+            Job::Preallocate { .. } if self.full => Err(io::ErrorKind::StorageFull.into()),
             Job::Preallocate { file, .. } | Job::StartWriteback { file, .. } => self.of(file).map(drop),
             Job::Sync { file } => {
                 let file = self.of(file)?;
