@@ -547,6 +547,7 @@ fn describe_job(job: &Job) -> String {
         Job::Sync { .. } => "sync".to_string(),
         Job::Truncate { size, .. } => format!("truncate to {size}"),
         Job::ReadAhead { .. } => "read ahead".to_string(),
+        Job::DropPages { position, size, .. } => format!("drop pages {position}..{}", position.0 + size),
         Job::Close { .. } => "close".to_string(),
         Job::Rename { from, to } => format!("rename {} to {}", short(from), short(to)),
         Job::Remove { path } | Job::RemoveDir { path } => format!("remove {}", short(path)),

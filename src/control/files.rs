@@ -102,7 +102,9 @@ impl Disk for Files {
             result => result,
         };
         match job {
-            Job::Preallocate { .. } | Job::StartWriteback { .. } | Job::ReadAhead { .. } => Ok(()),
+            Job::Preallocate { .. } | Job::StartWriteback { .. } | Job::ReadAhead { .. } | Job::DropPages { .. } => {
+                Ok(())
+            }
             Job::Sync { file } => self.file(&file)?.sync_data(),
             Job::Truncate { file, size } => self.file(&file)?.set_len(size),
             Job::Close { file } => {

@@ -24,6 +24,9 @@ pub enum Job {
     Truncate { file: Rc<OpenFile>, size: u64 },
     /// Reads a range into the page cache.
     ReadAhead { file: Rc<OpenFile>, position: Position, size: u64 },
+    /// Lets the page cache go of a range of a file that nobody will read any more, so that its last close, its removal or a rename over it
+    /// finds few pages to free. Pages somebody holds, or that are not on the device, stay.
+    DropPages { file: Rc<OpenFile>, position: Position, size: u64 },
     /// Closes the file: the caller must hold the last `Rc` besides this one. The handle is dead afterwards.
     Close { file: Rc<OpenFile> },
     /// Renames a file or directory.

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -396,6 +397,10 @@ fn jobs_do_what_they_say_through_the_ring_and_at_once() {
         run(Job::StartWriteback { file: file.clone(), position: Position(0), size: 100_000 }).expect("write-back");
         run(Job::Sync { file: file.clone() }).expect("sync");
         run(Job::ReadAhead { file: file.clone(), position: Position(10), size: 5 << 20 }).expect("read ahead");
+        run(Job::DropPages { file: file.clone(), position: Position(10), size: 5 << 20 }).expect("drop pages");
+        run(Job::Truncate { file: file.clone(), size: size() }).expect("truncate");
+        let occupied = std::fs::metadata(root.join("dir/a")).expect("there").blocks() * 512;
+        assert!((100_000..1 << 19).contains(&occupied), "{occupied} bytes: what was reserved is given back");
         run(Job::Truncate { file: file.clone(), size: 10 }).expect("truncate");
         assert_eq!(size(), 10);
         run(Job::Rename { from: "dir/a".into(), to: "dir/b".into() }).expect("rename");

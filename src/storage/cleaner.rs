@@ -17,7 +17,7 @@ use super::key_map::KeyMap;
 use super::log::Log;
 use super::segment::{BatchSpan, Stage};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, failed, file_path, swap_path};
-use crate::ids::{Now, Offset, Position};
+use crate::ids::{Now, Offset};
 use crate::io::disk::{Disk, Job};
 use crate::wire::batch::HeaderView;
 
@@ -439,7 +439,7 @@ impl Log {
                 self.durability.remove_later(file_path(&self.dir, base, suffix));
             }
             if let Some(file) = &old.file {
-                self.durability.close_later(file);
+                self.durability.drop_later(file, u64::from(old.size));
             }
         }
         let mut out = cleaner.out.take().expect("begun").into_segment();

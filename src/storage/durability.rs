@@ -18,6 +18,8 @@ use crate::parts::OpenFile;
 const PREALLOCATE_FROM: u64 = 1 << 20;
 /// A log that fills a segment within this time gets space for the next one from its beginning.
 const FAST_SEGMENT_MS: u64 = 10_000;
+/// Of smaller files the pages are freed by the close.
+const DROP_PAGES_FROM: u64 = 1 << 20;
 /// Write-back ranges of one log under way.
 const WRITE_BACKS_MAX: u8 = 2;
 /// Files and indexes that were not used for so long are let go.
@@ -50,8 +52,8 @@ pub(super) struct Durability {
     removing: bool,
     /// The removal under way is that of a segment.
     removing_log: bool,
-    /// Files to close once nobody else holds them.
-    closing: Vec<Rc<OpenFile>>,
+    /// Files to close once nobody else holds them, and the size of what the page cache is to let go of before.
+    closing: Vec<(Rc<OpenFile>, u64)>,
     pub checkpoint_dirty: bool,
     pub checkpoint_writing: bool,
     pub epochs_dirty: bool,
@@ -104,7 +106,7 @@ fn is_log(path: &std::path::Path) -> bool {
 impl Durability {
     /// Files that were to be closed.
     pub fn into_closing(self) -> Vec<Rc<OpenFile>> {
-        self.closing
+        self.closing.into_iter().map(|(file, _)| file).collect()
     }
     /// Marks a segment as used now.
     pub fn touch(&self, segment: &mut Segment) {
@@ -112,7 +114,12 @@ impl Durability {
     }
     /// Closes a file once this shard no longer uses it.
     pub fn close_later(&mut self, file: &Rc<OpenFile>) {
-        self.closing.push(file.clone());
+        self.closing.push((file.clone(), 0));
+    }
+    /// The same for a file whose name goes to another, or to nobody: its pages are let go of in small steps, as freeing all of
+    /// them at once (20 ms for 128 MiB) would keep a core from its shard.
+    pub fn drop_later(&mut self, file: &Rc<OpenFile>, size: u64) {
+        self.closing.push((file.clone(), if size < DROP_PAGES_FROM { 0 } else { size }));
     }
     /// Removes a file once those asked for before are gone.
     pub fn remove_later(&mut self, path: PathBuf) {
@@ -330,6 +337,7 @@ impl Log {
                 }
             }
             Job::Replace { path, .. } => self.replaced(path, result),
+            Job::DropPages { file, .. } => self.durability.closing.push((file, 0)),
             Job::Close { .. } | Job::ReadAhead { .. } | Job::RemoveDir { .. } => {}
         }
         self.tidy(disk);
@@ -350,10 +358,13 @@ impl Log {
         }
         // This list holds one `Rc`; another is with a job, a reader, or a segment.
         let mut at = 0;
-        while let Some(file) = self.durability.closing.get(at) {
+        while let Some((file, _)) = self.durability.closing.get(at) {
             if Rc::strong_count(file) == 1 {
-                let file = self.durability.closing.swap_remove(at);
-                self.durability.start(disk, self.owner, Job::Close { file });
+                let job = match self.durability.closing.swap_remove(at) {
+                    (file, 0) => Job::Close { file },
+                    (file, size) => Job::DropPages { file, position: Position(0), size },
+                };
+                self.durability.start(disk, self.owner, job);
             } else {
                 at += 1;
             }
@@ -452,7 +463,8 @@ impl Log {
                     if segment.stage == Stage::Settled {
                         segment.indexes = None;
                     }
-                    self.durability.closing.extend(segment.file.take());
+                    let file = segment.file.take().expect("seen");
+                    self.durability.closing.push((file, 0));
                 }
                 _ => {}
             }
@@ -463,7 +475,7 @@ impl Log {
     /// Does this log wait for peers to acknowledge bytes (`Ring::release_acknowledged`), to close a file or to use it again?
     pub fn wants_acknowledgements(&self) -> bool {
         let held = |file: &Rc<OpenFile>, own: usize| Rc::strong_count(file) > own;
-        if self.durability.closing.iter().any(|file| held(file, 1)) {
+        if self.durability.closing.iter().any(|(file, _)| held(file, 1)) {
             return true;
         }
         // The roll is near, and the file it would use again is still held.

@@ -98,7 +98,9 @@ impl MemoryDisk {
     fn perform(&mut self, job: &Job) -> io::Result<()> {
         match job {
             Job::Preallocate { .. } if self.full => Err(io::ErrorKind::StorageFull.into()),
-            Job::Preallocate { file, .. } | Job::StartWriteback { file, .. } => self.of(file).map(drop),
+            Job::Preallocate { file, .. } | Job::StartWriteback { file, .. } | Job::DropPages { file, .. } => {
+                self.of(file).map(drop)
+            }
             Job::Sync { file } => {
                 let file = self.of(file)?;
                 file.synced = file.bytes.clone();

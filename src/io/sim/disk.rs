@@ -237,7 +237,7 @@ impl Disks {
     fn perform(&mut self, job: &Job, pages: &BTreeSet<usize>, changes: usize, random: &mut Random) -> io::Result<()> {
         match job {
             Job::Preallocate { .. } if self.full => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
-            Job::Preallocate { .. } | Job::ReadAhead { .. } => {}
+            Job::Preallocate { .. } | Job::ReadAhead { .. } | Job::DropPages { .. } => {}
             Job::StartWriteback { file, position, size } => {
                 let range = position.0 as usize / PAGE_SIZE..=(position.0 + size) as usize / PAGE_SIZE;
                 let file = self.file(file);
