@@ -20,6 +20,8 @@ pub const PARKED_PARTITIONS_MAX: usize = 1_000_000;
 pub const PARKED_PARTITIONS_FEW: usize = 64;
 /// Partitions that the fetch sessions of one shard follow, all together.
 pub const FOLLOWED_PARTITIONS_MAX: usize = 1_000_000;
+/// Settings that one DescribeConfigs reply tells: a resource takes few bytes to ask for, and tens of kilobytes to describe.
+pub const DESCRIBED_SETTINGS_MAX: usize = 500_000;
 /// Bytes that one batch may have after decompression, where its records must be looked at.
 pub const DECOMPRESSED_SIZE_MAX: usize = 64 * 1024 * 1024;
 /// Batches that `compression.type` has made anew, before what is staged is written: a small request can become large ones.

@@ -272,6 +272,21 @@ fn metadata_in_every_version() {
     }
 }
 
+/// A request of a megabyte was answered with gigabytes: all partitions, or all settings, for every time that it named them.
+#[test]
+fn what_is_asked_for_again_and_again_is_bounded() {
+    let mut cluster = Cluster::start();
+    cluster.call(&CreateTopicsRequest::default().with_topics(vec![topic("t", 3)]), 7);
+    let asked = MetadataRequestTopic::default().with_name(Some(wire_name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked; 100]));
+    assert_eq!(cluster.call(&request, 8).topics.len(), 1, "once, as Kafka does");
+    let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name("2".into());
+    let resources = vec![resource.with_configuration_keys(None); 3000];
+    let results = cluster.call(&DescribeConfigsRequest::default().with_resources(resources), 4).results;
+    let told: usize = results.iter().map(|result| result.configs.len()).sum();
+    assert!(results[0].error_code == 0 && results[2999].error_code == 42 && told < 501_000, "{told}");
+}
+
 #[test]
 fn configuration_in_every_version() {
     use alter_configs_request as whole;

@@ -9,6 +9,8 @@
 //! v0: no topics means all of them, later that is null.  v4: auto-creation is the client's choice.  v7: leader epochs.
 //! v10: topic ids.  v12: topics can be asked for by id alone.  v13: an error for the whole reply.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -90,7 +92,10 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, cre
         true => image.topics.values().map(|topic| row(topic)).collect(),
         false => {
             let asked = message.topics.as_deref().unwrap_or_default();
-            asked.iter().map(|asked| find(&image, asked, operations, created).map_or_else(|error| error, row)).collect()
+            // One that is named twice is told once.
+            let mut seen = HashSet::new();
+            let asked = asked.iter().filter(|topic| seen.insert((topic.topic_id, &topic.name)));
+            asked.map(|asked| find(&image, asked, operations, created).map_or_else(|error| error, row)).collect()
         }
     };
     context.reply(to, &response)

@@ -23,6 +23,7 @@ use crate::config::keys::{self, Key, Kind, broker_key, topic_key};
 use crate::config::layers::Found;
 use crate::config::{BrokerConfig, Layers, Source, TopicConfig};
 use crate::ids::NodeId;
+use crate::limits::DESCRIBED_SETTINGS_MAX;
 use crate::wire::error_code::ErrorCode;
 
 mod named;
@@ -301,12 +302,20 @@ fn check_broker_change(
 /// DescribeConfigs. `node` is the broker that is asked: each describes itself (and, as they share one process, its
 /// neighbours).
 pub fn describe(image: &ClusterImage, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let mut described = 0;
     let results = request.resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match describe_resource(image, resource, request) {
-            Ok(configs) => result.with_configs(configs),
+        let configs = match described {
+            0..DESCRIBED_SETTINGS_MAX => describe_resource(image, resource, request),
+            _ => Err(refused(ErrorCode::InvalidRequest, "The request asks for more settings than one reply may tell.")),
+        };
+        match configs {
+            Ok(configs) => {
+                described += configs.len();
+                result.with_configs(configs)
+            }
             Err(error) => {
                 let message = error.message.map(StrBytes::from);
                 result.with_error_code(error.code.code()).with_error_message(message)
