@@ -1,4 +1,4 @@
-//! The io_uring of one worker, and the only `unsafe` code of this package. Sends go out at once, without the ring, which
+//! The io_uring of one worker, and the only `unsafe` code of its loop. Sends go out at once, without the ring, which
 //! waits only for a socket that is full; receives are the ring's. Two kinds: *small replies* of many connections land in
 //! a few buffers that the kernel picks from, *large replies* in the connection's own buffer.
 //!

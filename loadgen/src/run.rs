@@ -230,12 +230,16 @@ impl Session {
                 self.progress.begin(&name, cell, repeat, &workload);
                 let mut m = self.measure(i, &workload, cell, mine, replay.as_deref(), None)?;
                 let failure = m.failure.take();
+                if failure.is_some() {
+                    // Nobody waited for them.
+                    m.unanswered = 0;
+                }
                 self.progress.end(&name, cell, repeat, &workload, &m);
                 measured[i].push(m);
                 if let Some(e) = failure {
                     let log = self.targets[i].log_tail();
                     let log = if log.is_empty() { log } else { format!("\nlast lines of its log:\n{log}") };
-                    return Err(e.context(format!("{name} failed while it was measured{log}")));
+                    bail!("{name} failed while it was measured: {e:#}{log}");
                 }
             }
         }
@@ -432,7 +436,12 @@ impl Session {
         match &ending {
             Ending::Complete => {}
             Ending::Interrupted => self.file.warnings.push("the run was interrupted; later cells are missing".into()),
-            Ending::Failed(e) => self.file.warnings.push(format!("the run failed, later cells are missing: {e}")),
+            Ending::Failed(e) => {
+                // Without the broker's log, which may be behind it.
+                let why = format!("{e:#}");
+                let why = why.lines().next().unwrap_or_default();
+                self.file.warnings.push(format!("the run failed, later cells are missing: {why}"));
+            }
         }
         // First what cannot fail: where the files cannot be written, the figures are not lost.
         if !self.file.cells.is_empty() {

@@ -50,7 +50,7 @@ fn search(session: &mut Session, cell: &Cell, bound: &Bound) -> Result<()> {
             if session.stopped() || failed < held * 1.03 {
                 break;
             }
-            let rate = (held + failed) / 2.0;
+            let rate = ((held + failed) / 2.0).round().max(1.0);
             step(session, target, &Cell { rate: Rate::PerSecond(rate), ..cell.clone() }, bound, &mut found)?;
             match found.ladder.last() {
                 Some(rung) if rung.held => (held, found.knee) = (rate, Some(rate)),
