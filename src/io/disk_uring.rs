@@ -245,9 +245,9 @@ impl Uring {
             Job::Sync { file } => opcode::Fsync::new(fd(file)).flags(types::FsyncFlags::DATASYNC).build(),
             Job::Truncate { file, size } => opcode::Ftruncate::new(fd(file), *size).build(),
             Job::ReadAhead { file, position, size } => {
-                let (handle, at) = (file.handle, *position + done);
+                let (file, at) = (file.clone(), *position + done);
                 let size = (size - done).min(u64::from(COLD_WINDOW_SIZE)) as u32;
-                return self.read_ahead(handle, at, size, Token::new(Op::Job, slot, 0));
+                return self.read_ahead(&file, at, size, Token::new(Op::Job, slot, 0));
             }
             Job::DropPages { file, position, size } => {
                 let count = (size - done).min(DROP_STEP_SIZE) as libc::off_t;

@@ -9,13 +9,13 @@ use std::os::fd::RawFd;
 
 use io_uring::{opcode, types};
 
-use super::Event;
 use super::residency::{self, COLD_WINDOW_SIZE};
 use super::send_queue::Piece;
 pub(super) use super::send_queue::SendQueue;
 use super::sockets::State;
 use super::token::{Op, Token};
 use super::uring::Uring;
+use super::{Event, clock};
 use crate::ids::ConnectionId;
 use crate::parts::{FileRange, Reply};
 
@@ -109,9 +109,12 @@ impl Uring {
         }
     }
 
-    /// Starts sending wherever replies wait and nothing is in flight. Connections that used up their turn stay listed.
-    pub(super) fn flush(&mut self, events: &mut Vec<Event>) {
+    /// Starts sending wherever replies wait and nothing is in flight: bytes first, then files, last what comes from the device.
+    /// Connections that used up their turn stay listed.
+    pub(super) fn flush(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         std::mem::swap(&mut self.to_flush, &mut self.flushing);
+        let mut with_files = std::mem::take(&mut self.with_files);
+        let mut bytes_wait = false;
         while let Some(id) = self.flushing.pop() {
             let Some(connection) = self.table.get(id) else { continue };
             connection.queue.listed = false;
@@ -121,13 +124,46 @@ impl Uring {
             connection.queue.advance(0, |reply| events.push(Event::Sent { connection: id, reply }));
             if connection.queue.is_empty() {
                 self.all_sent(id);
-            } else if connection.queue.has_files() {
-                if let Err(error) = self.send_by_calls(id, events) {
-                    self.send_failed(id, error, events);
-                }
-            } else {
+            } else if !connection.queue.has_files() {
                 self.send_by_ring(id);
+                bytes_wait = true;
+            } else if connection.queue.is_cold() {
+                connection.queue.listed = true;
+                self.cold_turns.push(id);
+            } else {
+                with_files.push(id);
             }
+        }
+        if bytes_wait && (!with_files.is_empty() || self.cold_turns.len() > 0) {
+            // What the ring is to send does not wait for calls that take longer.
+            self.kernel.enter(0, None)?;
+        }
+        for id in with_files.drain(..) {
+            self.send_files(id, events);
+        }
+        self.with_files = with_files;
+        self.flush_cold(events);
+        Ok(())
+    }
+
+    fn flush_cold(&mut self, events: &mut Vec<Event>) {
+        for _ in 0..self.cold_turns.len() {
+            let from_ns = clock::monotonic_ns();
+            let Some(id) = self.cold_turns.next(from_ns) else { break };
+            // It may have been closed meanwhile.
+            let Some(connection) = self.table.get(id) else { continue };
+            connection.queue.listed = false;
+            if connection.state == State::Closing || connection.queue.is_empty() {
+                continue;
+            }
+            self.send_files(id, events);
+            self.cold_turns.worked(from_ns, clock::monotonic_ns());
+        }
+    }
+
+    fn send_files(&mut self, id: ConnectionId, events: &mut Vec<Event>) {
+        if let Err(error) = self.send_by_calls(id, events) {
+            self.send_failed(id, error, events);
         }
     }
 
@@ -229,8 +265,8 @@ impl Uring {
 
     /// Sends what the socket takes without waiting, up to a turn's share.
     fn send_by_calls(&mut self, id: ConnectionId, events: &mut Vec<Event>) -> io::Result<()> {
-        let is_cold = self.table.slots[id.slot as usize].queue.read_ahead() > 0;
-        let mut left = if is_cold { COLD_TURN_BYTES_MAX } else { TURN_BYTES_MAX };
+        let mut left =
+            if self.table.slots[id.slot as usize].queue.is_cold() { COLD_TURN_BYTES_MAX } else { TURN_BYTES_MAX };
         loop {
             let connection = &mut self.table.slots[id.slot as usize];
             let (fd, more) = (connection.fd, connection.queue.more_follows());
@@ -330,8 +366,10 @@ impl Uring {
         let size = range.size.min(COLD_WINDOW_SIZE);
         self.counters.cold_reads += 1;
         self.cold_reads.push(residency::ColdRead::new(id, range, size));
-        self.table.slots[id.slot as usize].queue.begin(Op::ColdRead);
-        self.read_ahead(range.file.handle, range.position, size, Token::new(Op::ColdRead, id.slot, id.generation));
+        let queue = &mut self.table.slots[id.slot as usize].queue;
+        queue.note_cold();
+        queue.begin(Op::ColdRead);
+        self.read_ahead(&range.file, range.position, size, Token::new(Op::ColdRead, id.slot, id.generation));
     }
 
     /// Replies of a dead connection go back to the owner, unless the kernel still works on them.

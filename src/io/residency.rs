@@ -5,10 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use io_uring::{opcode, squeue, types};
-
 use super::clock;
-use super::token::{Op, Token};
 use super::uring::Uring;
 use crate::ids::{ConnectionId, Position};
 use crate::parts::{FileRange, OpenFile};
@@ -22,11 +19,6 @@ const MEMORY_SIZE: usize = 1024;
 const PAGE_SIZE: u64 = 4096;
 /// A cold range is waited for in windows of this size.
 pub(super) const COLD_WINDOW_SIZE: u32 = 1024 * 1024;
-/// Pages for so much are allocated, and their reads started, at a stretch: on a kernel that is not preempted the shard waits
-/// for the end of it when its own work comes, some 25 us.
-const BEGUN_AT_ONCE: u32 = 256 * 1024;
-/// At least this much is read at once.
-const COLD_BEGUN_SIZE_MIN: u32 = 256 * 1024;
 
 #[derive(Clone, Copy, Default)]
 struct Known {
@@ -211,32 +203,6 @@ impl Uring {
         let end = self.cold_reads.iter().filter(same).map(|read| read.start.max(start)).min().unwrap_or(end);
         let handle = range.file.handle;
         self.residency.resident_prefix(handle, start, end - start, clock::monotonic_ns()) as u32
-    }
-
-    /// Has a cold range read into the page cache; `token` completes when its last byte is there (0: the file ends before).
-    ///
-    /// No byte is copied, neither on the shard's time nor, on the same core, by a worker of its ring: a worker allocates the
-    /// pages and starts the reads, and waiting for one byte of the last page takes no thread. At most `COLD_WINDOW_SIZE`
-    /// is waited for; as much again is begun, so that a reader who goes on finds it there.
-    pub(super) fn read_ahead(&mut self, fd: RawFd, position: Position, size: u32, token: Token) {
-        // From now on the kernel reads what is asked for and does not run ahead on its own: pages that are cached but still
-        // being read would make a `sendfile` wait. SAFETY: plain call on the descriptor of an open file.
-        unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_RANDOM) };
-        let begun = (2 * size).max(COLD_BEGUN_SIZE_MIN);
-        for at in (0..begun).step_by(BEGUN_AT_ONCE as usize) {
-            let count = BEGUN_AT_ONCE.min(begun - at);
-            let begin = opcode::Fadvise::new(types::Fd(fd), count as libc::off_t, libc::POSIX_FADV_WILLNEED)
-                .offset(position.0 + u64::from(at))
-                .build()
-                // What comes after it does so whatever became of it.
-                .flags(squeue::Flags::IO_HARDLINK);
-            // SAFETY: advice points to no memory.
-            unsafe { self.push(begin, Token::new(Op::Advise, 0, 0)) };
-        }
-        let last = position.0 + u64::from(size.max(1)) - 1;
-        let wait = opcode::Read::new(types::Fd(fd), self.scratch.as_ptr(), 1).offset(last).build();
-        // SAFETY: the scratch byte lives as long as the ring; several reads may scribble over it, nobody reads it.
-        unsafe { self.push(wait, token) };
     }
 }
 

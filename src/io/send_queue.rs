@@ -6,6 +6,9 @@ use std::ops::Range;
 use super::token::Op;
 use crate::parts::{FileRange, Part, Reply};
 
+/// A reader that had to wait for the device is taken for a cold one until so many bytes were in the page cache in a row.
+const COLD_STRETCH: u64 = 4 * 1024 * 1024;
+
 /// The next thing to send.
 pub(super) enum Piece<'a> {
     Bytes(&'a [u8]),
@@ -30,6 +33,8 @@ pub(super) struct SendQueue {
     /// Bytes from here on that were read into the page cache for this connection. They are sent without asking again:
     /// two connections that read the same range would each find the other's read under way, and never send.
     read_ahead: u64,
+    /// So many bytes more are taken for cold, since some before them were: those that follow are just being read.
+    cold: u64,
     /// The one operation the kernel works on.
     in_flight: Option<Op>,
     /// Listed for the next `flush`.
@@ -85,6 +90,14 @@ impl SendQueue {
     pub fn set_read_ahead(&mut self, count: u64) {
         self.read_ahead = count;
     }
+    /// A range had to be read from the device.
+    pub fn note_cold(&mut self) {
+        self.cold = COLD_STRETCH;
+    }
+    /// Is the connection reading what has to be read from the device?
+    pub fn is_cold(&self) -> bool {
+        self.cold > 0
+    }
     pub fn in_flight(&self) -> Option<Op> {
         self.in_flight
     }
@@ -131,6 +144,7 @@ impl SendQueue {
         self.backlog -= count;
         self.sent += count;
         self.read_ahead = self.read_ahead.saturating_sub(count);
+        self.cold = self.cold.saturating_sub(count);
         let mut left = count;
         while let Some(reply) = self.replies.front() {
             let rest = part_size(reply, self.part) - self.part_sent;

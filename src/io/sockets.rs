@@ -289,6 +289,9 @@ impl Uring {
         connection.emptied = !cqueue::sock_nonempty(entry.flags());
         match connection.state {
             State::Open if result > 0 => {
+                if !connection.queue.is_cold() {
+                    self.cold_turns.others_active();
+                }
                 let buffer = buffer.expect("the kernel names the buffer it filled");
                 events.push(Event::Received { connection: id, buffer, filled: filled + result as usize });
             }

@@ -14,11 +14,13 @@ use io_uring::{cqueue, opcode, squeue, types};
 
 use super::bell::Bell;
 use super::buffers::{BufferPool, SmallBuffers};
+use super::cold_turns::ColdTurns;
 use super::disk_uring::Jobs;
 use super::file_to_socket::{FetchPath, Gathered};
 use super::kernel_ring::KernelRing;
 pub use super::kernel_ring::RingError;
 use super::peers::Peers;
+use super::read_ahead::ReadAhead;
 use super::residency::{ColdRead, Residency};
 use super::send_zc::Windows;
 use super::sockets::{Connections, Listener, State, close_fd};
@@ -97,6 +99,8 @@ pub struct Uring {
     /// Connections whose queue wants to be looked at before the next enter.
     pub(super) to_flush: Vec<ConnectionId>,
     pub(super) flushing: Vec<ConnectionId>,
+    pub(super) with_files: Vec<ConnectionId>,
+    pub(super) cold_turns: ColdTurns,
     /// Messages of several slices in the kernel's hands, by slot, and those that are not.
     pub(super) gathered: Vec<Option<Box<Gathered>>>,
     #[expect(clippy::vec_box, reason = "the kernel keeps the address of a message")]
@@ -105,6 +109,7 @@ pub struct Uring {
     pub(super) windows: Windows,
     pub(super) residency: Residency,
     pub(super) cold_reads: Vec<ColdRead>,
+    pub(super) read_ahead: ReadAhead,
     /// The bytes that cold reads wait for land here, and nobody reads them.
     pub(super) scratch: Box<RefCell<u8>>,
     pub(super) copy_memory: Vec<u8>,
@@ -145,12 +150,15 @@ impl Uring {
             trim_at_ns: 0,
             to_flush: Vec::new(),
             flushing: Vec::new(),
+            with_files: Vec::new(),
+            cold_turns: ColdTurns::default(),
             gathered: Vec::new(),
             unused_gathered: Vec::new(),
             pipes: Pipes::default(),
             windows: Windows::default(),
             residency: Residency::new(),
             cold_reads: Vec::new(),
+            read_ahead: ReadAhead::default(),
             scratch: Box::default(),
             copy_memory: Vec::new(),
             jobs: Jobs::new(bell.clone()),
@@ -220,7 +228,8 @@ impl Uring {
                 events.push(Event::Mail);
             }
             Op::Job => self.job_progressed(token.slot, entry.result(), events),
-            Op::Cancel | Op::Advise => {}
+            Op::Advise => self.start_next_piece(),
+            Op::Cancel => {}
         }
     }
 
@@ -232,13 +241,15 @@ impl Uring {
             self.trim_at_ns = now_ns + TRIM_INTERVAL_NS;
             self.pool.trim();
         }
+        self.cold_turns.turn_ns = now_ns;
         self.arm_bell();
         let wake = [self.arm_accept(now_ns), self.close_overdue(now_ns), self.poll_jobs(now_ns), deadline_ns];
         self.feed_starved();
-        self.flush(events);
+        self.flush(events)?;
         events.append(&mut self.pending);
         let go_on = events.len() > before || !self.to_flush.is_empty();
-        let timeout_ns = wake.into_iter().flatten().min().map(|wake_ns| wake_ns.saturating_sub(now_ns));
+        let wake_ns = wake.into_iter().chain([self.cold_turns.wake_ns()]).flatten().min();
+        let timeout_ns = wake_ns.map(|wake_ns| wake_ns.saturating_sub(clock::monotonic_ns()));
         let want = u32::from(!go_on && timeout_ns != Some(0));
         self.counters.enters += 1;
         self.kernel.enter(want, timeout_ns)?;
