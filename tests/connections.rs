@@ -147,3 +147,79 @@ fn fetches_of_very_many_partitions_are_bounded() {
     let resident = server.resident_mib();
     assert!(resident < 500, "{resident} MiB resident");
 }
+
+/// A produce request with one record whose value has `size` bytes.
+fn produce_of(size: usize) -> Vec<u8> {
+    let mut batch = Vec::new();
+    let mut builder = BatchBuilder::new(&mut batch, BatchFields::default());
+    builder.push(1_700_000_000_000, None, Some(&vec![7; size]), &[]);
+    builder.finish();
+    let partition = PartitionProduceData::default().with_records(Some(Bytes::from(batch)));
+    let topic = TopicProduceData::default().with_name(wire_name("pipelined")).with_partition_data(vec![partition]);
+    frame(8, &ProduceRequest::default().with_acks(1).with_timeout_ms(1000).with_topic_data(vec![topic]))
+}
+
+fn produced(socket: &mut TcpStream) -> i16 {
+    let response = decode::<ProduceRequest>(8, read_reply(socket).expect("a reply")).1;
+    response.responses[0].partition_responses[0].error_code
+}
+
+/// Each had a part of the memory for large requests and waited for more, which none could get.
+#[test]
+fn large_requests_of_many_at_once_all_come_to_their_end() {
+    let server = Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &["message.max.bytes=10000000"]);
+    create(&server, "pipelined");
+    let request = produce_of(5_000_000);
+    std::thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| {
+                let mut socket = Client::connect(server.address).socket;
+                socket.write_all(&request).expect("sent");
+                assert_eq!(produced(&mut socket), 0);
+            });
+        }
+    });
+}
+
+/// They held all memory for large requests, and the buffers that small ones are received into. As they waited for memory,
+/// nobody saw that they were gone.
+#[test]
+fn peers_that_leave_large_requests_unfinished_stop_nobody() {
+    let server = Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &[]);
+    create(&server, "pipelined");
+    let begun = {
+        let mut request = (100_i32 << 20).to_be_bytes().to_vec();
+        request.extend_from_slice(&produce_of(3_000_000)[4..]);
+        request
+    };
+    let begin = || {
+        let mut socket = Client::connect(server.address).socket;
+        socket.set_write_timeout(Some(Duration::from_millis(20))).expect("a deadline");
+        let mut at = 0;
+        // The broker takes as much as it has memory for.
+        while let Ok(count) = socket.write(&begun[at..]) {
+            at += count;
+            if at == begun.len() {
+                break;
+            }
+        }
+        socket
+    };
+    for are_gone in [true, false] {
+        let peers: Vec<TcpStream> = (0..300).map(|_| begin()).collect();
+        let staying = if are_gone {
+            drop(peers);
+            Vec::new()
+        } else {
+            peers
+        };
+        for size in [100, 500_000] {
+            let asked = Instant::now();
+            let mut socket = Client::connect(server.address).socket;
+            socket.write_all(&produce_of(size)).expect("sent");
+            assert_eq!(produced(&mut socket), 0);
+            assert!(asked.elapsed() < Duration::from_secs(20), "{size} bytes after {:?}", asked.elapsed());
+        }
+        drop(staying);
+    }
+}

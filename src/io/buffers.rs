@@ -1,5 +1,6 @@
 //! Memory that bytes are received into, in two kinds. *Small* buffers are lent to the kernel in a ring it picks from when
 //! bytes arrive, so an idle connection holds none. *Pooled* ones come in powers of two for large frames, under a budget.
+//! What a connection that has to wait has received is set *aside*, when few small buffers are left for the others.
 //! Either goes back where it came from when it is dropped: none can be lost.
 
 use std::cell::{Cell, RefCell};
@@ -23,19 +24,29 @@ pub struct ReceiveBuffer {
 enum Home {
     Small { ring: Rc<SmallBuffers>, id: u16 },
     Pool { pool: Rc<BufferPool>, beyond_budget: bool },
+    Aside(Rc<BufferPool>),
     Own,
 }
 
 impl ReceiveBuffer {
     /// A buffer of its own (not of the ring's small ones).
     pub fn from_vec(bytes: Vec<u8>) -> ReceiveBuffer {
-        let memory = Box::leak(bytes.into_boxed_slice());
-        ReceiveBuffer { size: memory.len(), memory: NonNull::from(memory).cast(), home: Home::Own }
+        let (memory, size) = boxed(bytes);
+        ReceiveBuffer { memory, size, home: Home::Own }
     }
 
-    /// One of the ring's small buffers, of which there are few? Not to be kept for a frame that may take long to arrive.
+    /// Of the ring's small buffers, of which there are few, or in the place of one? Not to be kept for a frame that may take
+    /// long to arrive.
     pub fn is_small(&self) -> bool {
+        matches!(self.home, Home::Small { .. } | Home::Aside(_))
+    }
+
+    pub(super) fn is_of_ring(&self) -> bool {
         matches!(self.home, Home::Small { .. })
+    }
+
+    fn is_beyond_budget(&self) -> bool {
+        matches!(self.home, Home::Pool { beyond_budget: true, .. })
     }
 
     /// May it be received into by a connection that has nothing to send now? Nobody takes it from such a connection, so
@@ -43,7 +54,7 @@ impl ReceiveBuffer {
     pub fn may_wait(&self) -> bool {
         match &self.home {
             Home::Pool { pool, beyond_budget } => !beyond_budget && pool.out.get() <= pool.budget / 2,
-            Home::Small { .. } | Home::Own => true,
+            Home::Small { .. } | Home::Aside(_) | Home::Own => true,
         }
     }
 }
@@ -66,6 +77,7 @@ impl std::fmt::Debug for ReceiveBuffer {
         let kind = match self.home {
             Home::Small { .. } => "small",
             Home::Pool { .. } => "pooled",
+            Home::Aside(_) => "aside",
             Home::Own => "own",
         };
         write!(f, "ReceiveBuffer({kind}, {} bytes)", self.size)
@@ -76,10 +88,27 @@ impl Drop for ReceiveBuffer {
         match &self.home {
             Home::Small { ring, id } => ring.give(*id),
             Home::Pool { pool, beyond_budget } => pool.give(self.memory, self.size, *beyond_budget),
-            // SAFETY: made from a box of exactly this size by `from_vec`.
-            Home::Own => drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.size)) }),
+            Home::Aside(pool) => {
+                pool.aside.set(pool.aside.get() - self.size);
+                // SAFETY: made by `boxed`.
+                unsafe { unbox(self.memory, self.size) };
+            }
+            // SAFETY: made by `boxed`.
+            Home::Own => unsafe { unbox(self.memory, self.size) },
         }
     }
+}
+
+fn boxed(bytes: Vec<u8>) -> (NonNull<u8>, usize) {
+    let memory = Box::leak(bytes.into_boxed_slice());
+    (NonNull::from(&mut *memory).cast(), memory.len())
+}
+
+/// # Safety
+/// Memory and size must be of `boxed`, and in use by nobody.
+unsafe fn unbox(memory: NonNull<u8>, size: usize) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(memory.as_ptr(), size)) });
 }
 
 /// Anonymous memory of its own mapping: zeroed by the kernel page by page as it is touched.
@@ -153,6 +182,11 @@ impl SmallBuffers {
         self.out.get() < SMALL_BUFFER_COUNT
     }
 
+    /// Have their users more than half of them?
+    pub fn are_few(&self) -> bool {
+        self.out.get() > SMALL_BUFFER_COUNT / 2
+    }
+
     fn give(&self, id: u16) {
         self.out.set(self.out.get() - 1);
         let tail = self.tail.get();
@@ -184,6 +218,8 @@ impl Drop for SmallBuffers {
 const CLASS_MIN: u32 = 12;
 /// The largest, 2^31: more than any request.
 const CLASS_MAX: u32 = 31;
+/// What connections that have to wait may have received, together: four thousand of them.
+const ASIDE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Kept for reuse even when nothing used it lately.
 const IDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -194,8 +230,11 @@ pub(super) struct BufferPool {
     out: Cell<usize>,
     /// The largest `out` since the last `trim`.
     out_peak: Cell<usize>,
-    /// A lone request larger than what is left of the budget must still make progress: one buffer beyond it at a time.
-    beyond_budget_out: Cell<bool>,
+    /// A lone request larger than what is left of the budget must still make progress: one buffer beyond it at a time, or two
+    /// while that one is exchanged for a larger.
+    beyond_budget_out: Cell<u8>,
+    /// Bytes set aside.
+    aside: Cell<usize>,
     /// Unused buffers by class.
     unused: RefCell<[Vec<NonNull<u8>>; (CLASS_MAX - CLASS_MIN + 1) as usize]>,
     unused_bytes: Cell<usize>,
@@ -208,7 +247,8 @@ impl BufferPool {
             budget,
             out: Cell::new(0),
             out_peak: Cell::new(0),
-            beyond_budget_out: Cell::new(false),
+            beyond_budget_out: Cell::new(0),
+            aside: Cell::new(0),
             unused: RefCell::default(),
             unused_bytes: Cell::new(0),
         })
@@ -216,13 +256,35 @@ impl BufferPool {
 
     /// A buffer of at least `capacity` bytes; its contents are whatever was there.
     pub fn take(self: &Rc<Self>, capacity: usize) -> Option<ReceiveBuffer> {
+        self.take_one(capacity, false)
+    }
+
+    /// The same for who gives `smaller` back then. Whoever has the one beyond the budget goes on to have it, so that at least
+    /// one request always comes to its end.
+    pub fn take_larger(self: &Rc<Self>, smaller: &ReceiveBuffer, capacity: usize) -> Option<ReceiveBuffer> {
+        self.take_one(capacity, smaller.is_beyond_budget())
+    }
+
+    /// A small buffer's worth of memory with a copy of `bytes`. `None`: much is set aside already.
+    pub fn set_aside(self: &Rc<Self>, bytes: &[u8]) -> Option<ReceiveBuffer> {
+        if self.aside.get() + SMALL_BUFFER_SIZE > ASIDE_BYTES_MAX {
+            return None;
+        }
+        let mut copy = vec![0; SMALL_BUFFER_SIZE];
+        copy[..bytes.len()].copy_from_slice(bytes);
+        let (memory, size) = boxed(copy);
+        self.aside.set(self.aside.get() + size);
+        Some(ReceiveBuffer { memory, size, home: Home::Aside(self.clone()) })
+    }
+
+    fn take_one(self: &Rc<Self>, capacity: usize, has_beyond_budget: bool) -> Option<ReceiveBuffer> {
         let size = capacity.checked_next_power_of_two()?.max(1 << CLASS_MIN);
         let class = size.trailing_zeros();
         if class > CLASS_MAX {
             return None;
         }
         let beyond_budget = self.out.get() + size > self.budget;
-        if beyond_budget && self.beyond_budget_out.get() {
+        if beyond_budget && self.beyond_budget_out.get() > u8::from(has_beyond_budget) {
             return None;
         }
         let unused = self.unused.borrow_mut()[(class - CLASS_MIN) as usize].pop();
@@ -234,7 +296,7 @@ impl BufferPool {
             None => map(size).ok()?,
         };
         if beyond_budget {
-            self.beyond_budget_out.set(true);
+            self.beyond_budget_out.set(self.beyond_budget_out.get() + 1);
         } else {
             self.out.set(self.out.get() + size);
             self.out_peak.set(self.out_peak.get().max(self.out.get()));
@@ -244,7 +306,7 @@ impl BufferPool {
 
     fn give(&self, memory: NonNull<u8>, size: usize, beyond_budget: bool) {
         if beyond_budget {
-            self.beyond_budget_out.set(false);
+            self.beyond_budget_out.set(self.beyond_budget_out.get() - 1);
             // SAFETY: its last user gave it back.
             return unsafe { unmap(memory, size) };
         }
@@ -298,6 +360,30 @@ mod tests {
         drop((a, b, d));
         assert_eq!(pool.out.get(), 0);
         assert!(pool.take(512 * 1024).is_some());
+    }
+
+    #[test]
+    fn who_has_the_one_beyond_the_budget_may_have_a_larger_one() {
+        let pool = BufferPool::new(1 << 20);
+        let within = pool.take(1 << 20).expect("within the budget");
+        let beyond = pool.take(2 << 20).expect("one beyond");
+        assert!(pool.take_larger(&within, 2 << 20).is_none());
+        let larger = pool.take_larger(&beyond, 4 << 20).expect("in its place");
+        drop(beyond);
+        assert!(pool.take(2 << 20).is_none());
+        drop(larger);
+        assert!(pool.take(2 << 20).is_some());
+    }
+
+    #[test]
+    fn what_is_set_aside_is_bounded() {
+        let pool = BufferPool::new(1 << 20);
+        let aside = pool.set_aside(&[1, 2, 3]).expect("the first");
+        assert!(aside.is_small() && aside[..3] == [1, 2, 3] && aside.len() == SMALL_BUFFER_SIZE);
+        let all: Vec<_> = std::iter::from_fn(|| pool.set_aside(&[])).take(5000).collect();
+        assert_eq!(all.len() + 1, ASIDE_BYTES_MAX / SMALL_BUFFER_SIZE);
+        drop((aside, all));
+        assert_eq!(pool.aside.get(), 0);
     }
 
     #[test]

@@ -117,6 +117,11 @@ pub trait Ring {
     fn close_after_send(&mut self, connection: ConnectionId);
     /// A buffer of at least `capacity` bytes. None: the shard's budget for buffers is used up.
     fn take_buffer(&mut self, capacity: usize) -> Option<ReceiveBuffer>;
+    /// The same in the place of a smaller one, which is given back at once.
+    fn take_larger_buffer(&mut self, than: &ReceiveBuffer, capacity: usize) -> Option<ReceiveBuffer>;
+    /// A copy of what is in a small buffer, when few of those are left for other connections. None: it may be kept, or much is
+    /// set aside already.
+    fn set_aside(&mut self, buffer: &ReceiveBuffer, filled: usize) -> Option<ReceiveBuffer>;
     /// Gives a buffer back.
     fn give_buffer(&mut self, buffer: ReceiveBuffer);
     /// Lets go of files whose bytes peers have acknowledged by now. Called when a log waits to recycle or remove a file.

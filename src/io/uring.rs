@@ -294,6 +294,12 @@ impl Ring for Uring {
     fn take_buffer(&mut self, capacity: usize) -> Option<ReceiveBuffer> {
         self.pool.take(capacity)
     }
+    fn take_larger_buffer(&mut self, than: &ReceiveBuffer, capacity: usize) -> Option<ReceiveBuffer> {
+        self.pool.take_larger(than, capacity)
+    }
+    fn set_aside(&mut self, buffer: &ReceiveBuffer, filled: usize) -> Option<ReceiveBuffer> {
+        if buffer.is_of_ring() && self.small.are_few() { self.pool.set_aside(&buffer[..filled]) } else { None }
+    }
     fn give_buffer(&mut self, buffer: ReceiveBuffer) {
         // It knows its way home.
         drop(buffer);

@@ -39,6 +39,8 @@ pub struct Connection {
     pub paused: Paused,
     /// Bytes that were received and not yet handled, while paused.
     pub held: Option<(ReceiveBuffer, usize)>,
+    /// Bytes of the buffer of its own that it receives into, or holds.
+    pub reserved: usize,
     /// Memory of its replies, in line or on their way, that the kernel has not taken whole.
     pub untaken: usize,
     line: VecDeque<Place>,
@@ -60,7 +62,7 @@ impl Connection {
     /// A connection just accepted.
     pub fn new(id: ConnectionId, peer: SocketAddr, now_ns: u64) -> Connection {
         let (paused, line) = (Paused::No, VecDeque::new());
-        Connection { id, peer, active_ns: now_ns, paused, held: None, untaken: 0, line, front: 0 }
+        Connection { id, peer, active_ns: now_ns, paused, held: None, reserved: 0, untaken: 0, line, front: 0 }
     }
 
     /// Requests in line.

@@ -106,6 +106,7 @@ impl<I: Ring + Disk> Shard<I> {
             }
         }
         self.close_untaken(now);
+        self.close_stuck(now);
         if now_ns >= self.timers.idle_ns {
             self.timers.idle_ns = now_ns + IDLE_EVERY_NS;
             self.close_idle(now_ns);

@@ -20,6 +20,7 @@ mod connection;
 mod dispatch;
 mod housekeeping;
 mod receive;
+mod stuck;
 mod untaken;
 
 use connection::{Connection, Paused};
@@ -67,6 +68,7 @@ pub struct Shard<I: Ring + Disk> {
     starved: Vec<ConnectionId>,
     answers: Vec<(Waiter, Reply)>,
     untaken: untaken::Untaken,
+    stuck: stuck::Stuck,
     timers: housekeeping::Timers,
     malformed: dispatch::MalformedLog,
     stopping: bool,
@@ -93,6 +95,7 @@ impl<I: Ring + Disk> Shard<I> {
             starved: Vec::new(),
             answers: Vec::new(),
             untaken: untaken::Untaken::default(),
+            stuck: stuck::Stuck::default(),
             malformed: dispatch::MalformedLog::default(),
             stopping: false,
             stopped: false,

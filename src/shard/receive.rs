@@ -24,6 +24,7 @@ impl<I: Ring + Disk> Shard<I> {
             return;
         };
         connection.active_ns = now.monotonic_ns;
+        connection.reserved = 0;
         let frame_max = self.config.socket.request_bytes_max as usize;
         let index = self.broker.turn.next_buffer();
         let mut at = 0;
@@ -93,12 +94,12 @@ impl<I: Ring + Disk> Shard<I> {
             if streaming && buffer.is_small() {
                 self.io.give_buffer(buffer);
                 let larger = self.io.take_buffer(STREAM_BUFFER_SIZE).filter(ReceiveBuffer::may_wait);
-                self.io.receive(id, larger.map(|larger| (larger, 0)));
+                self.receive(id, larger.map(|larger| (larger, 0)));
             } else if streaming && buffer.may_wait() {
-                self.io.receive(id, Some((buffer, 0)));
+                self.receive(id, Some((buffer, 0)));
             } else {
                 self.io.give_buffer(buffer);
-                self.io.receive(id, None);
+                self.receive(id, None);
             }
             return;
         }
@@ -107,30 +108,43 @@ impl<I: Ring + Disk> Shard<I> {
             // No more is reserved than a first step, or twice what has really come: a peer's word costs nothing.
             let least = if was_full { STREAM_BUFFER_SIZE } else { PIECE_BUFFER_SIZE };
             let size = wanted.min(FRAME_RESERVE_MAX.max(2 * rest)).max(least);
-            match self.io.take_buffer(size) {
+            match self.io.take_larger_buffer(&buffer, size) {
                 Some(mut larger) => {
                     larger[..rest].copy_from_slice(&buffer[at..filled]);
                     self.io.give_buffer(buffer);
-                    self.io.receive(id, Some((larger, rest)));
+                    self.receive(id, Some((larger, rest)));
                 }
                 None => self.pause(id, buffer, at..filled, Paused::Memory(frame_size)),
             }
             return;
         }
         buffer.copy_within(at..filled, 0);
-        self.io.receive(id, Some((buffer, rest)));
+        self.receive(id, Some((buffer, rest)));
+    }
+
+    fn receive(&mut self, id: ConnectionId, into: Option<(ReceiveBuffer, usize)>) {
+        if let Some(connection) = self.connection(id) {
+            connection.reserved = into.as_ref().map_or(0, |(buffer, _)| buffer.len());
+        }
+        self.io.receive(id, into);
     }
 
     /// Stops receiving for now; what has come is kept.
     fn pause(&mut self, id: ConnectionId, mut buffer: ReceiveBuffer, unhandled: std::ops::Range<usize>, why: Paused) {
         let rest = unhandled.len();
         buffer.copy_within(unhandled, 0);
+        if rest > 0
+            && let Some(aside) = self.io.set_aside(&buffer, rest)
+        {
+            self.io.give_buffer(std::mem::replace(&mut buffer, aside));
+        }
         let Some(connection) = self.connection(id) else {
             self.io.give_buffer(buffer);
             return;
         };
         connection.paused = why;
         if rest > 0 {
+            connection.reserved = if buffer.is_small() { 0 } else { buffer.len() };
             connection.held = Some((buffer, rest));
         } else {
             self.io.give_buffer(buffer);
@@ -142,6 +156,7 @@ impl<I: Ring + Disk> Shard<I> {
     /// while the memory for replies is used up, all are asked about.
     fn resume(&mut self, now: Now) {
         let mut starved = std::mem::take(&mut self.starved);
+        let (mut waiting, mut went_on) = (false, false);
         for id in starved.drain(..) {
             let (may, full) = (self.may_receive(id), self.untaken.is_full());
             let Some(connection) = self.connection(id) else { continue };
@@ -150,7 +165,7 @@ impl<I: Ring + Disk> Shard<I> {
                     connection.paused = Paused::No;
                     match connection.held.take() {
                         Some((buffer, filled)) => self.received(id, buffer, filled, now),
-                        None => self.io.receive(id, None),
+                        None => self.receive(id, None),
                     }
                 }
                 Paused::Memory(frame_size) => {
@@ -161,8 +176,10 @@ impl<I: Ring + Disk> Shard<I> {
                             let leftover = Leftover { connection: id, buffer: 0, at: 0, filled, rest };
                             self.next_receive(leftover, buffer);
                         }
-                        None => self.io.receive(id, None),
+                        None => self.receive(id, None),
                     }
+                    let waits_still = self.connection(id).is_some_and(|c| matches!(c.paused, Paused::Memory(_)));
+                    (waiting, went_on) = (waiting || waits_still, went_on || !waits_still);
                 }
                 Paused::Room if full => self.starved.push(id),
                 _ => {}
@@ -170,6 +187,7 @@ impl<I: Ring + Disk> Shard<I> {
         }
         starved.append(&mut self.starved);
         self.starved = starved;
+        self.stuck.note(waiting && !went_on, now);
     }
 
     /// Some connection waits for memory or room: the loop must not sleep long.

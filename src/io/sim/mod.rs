@@ -161,6 +161,14 @@ impl Ring for Sim {
         self.world.borrow().pool.take(capacity)
     }
 
+    fn take_larger_buffer(&mut self, than: &ReceiveBuffer, capacity: usize) -> Option<ReceiveBuffer> {
+        self.world.borrow().pool.take_larger(than, capacity)
+    }
+
+    fn set_aside(&mut self, _buffer: &ReceiveBuffer, _filled: usize) -> Option<ReceiveBuffer> {
+        None
+    }
+
     fn give_buffer(&mut self, buffer: ReceiveBuffer) {
         drop(buffer);
     }
