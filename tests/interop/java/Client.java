@@ -26,6 +26,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -99,9 +100,17 @@ public final class Client {
     static Admin create(String bootstrap, String topic, int partitions, Map<String, String> configs) throws Exception {
         Admin admin = Admin.create(properties(bootstrap));
         get(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(configs))).all());
-        // Apache Kafka may answer before the leaders serve, and then takes the second batch of an idempotent producer while
-        // it refuses the first, which fails for ever after. Asking for offsets waits for the leaders.
-        get(admin.listOffsets(IntStream.range(0, partitions).boxed().collect(Collectors.toMap(p -> new TopicPartition(topic, p), p -> OffsetSpec.latest()))).all());
+        // Apache Kafka may answer before the leaders serve, and even before it tells of the topic, and then takes the second
+        // batch of an idempotent producer while it refuses the first, which fails for ever after. Asking for offsets waits for
+        // the leaders, once the topic is told of.
+        var ends = IntStream.range(0, partitions).boxed().collect(Collectors.toMap(p -> new TopicPartition(topic, p), p -> OffsetSpec.latest()));
+        long deadline = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(LIMIT_MS);
+        Class<?> failed = failure(admin.listOffsets(ends).all());
+        while (failed == UnknownTopicOrPartitionException.class && System.nanoTime() < deadline) {
+            Thread.sleep(50);
+            failed = failure(admin.listOffsets(ends).all());
+        }
+        check(failed == null, "offsets of %s: %s", topic, failed);
         return admin;
     }
 
