@@ -1,7 +1,7 @@
-//! Memory that bytes are received into, in two kinds. *Small* buffers are lent to the kernel in a ring it picks from when
+//! Memory that bytes are received into. *Small* buffers are lent to the kernel in a ring it picks from when
 //! bytes arrive, so an idle connection holds none. *Pooled* ones come in powers of two for large frames, under a budget.
 //! What a connection that has to wait has received is set *aside*, when few small buffers are left for the others.
-//! Either goes back where it came from when it is dropped: none can be lost.
+//! Each goes back where it came from when it is dropped: none can be lost.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};

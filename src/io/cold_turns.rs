@@ -36,6 +36,11 @@ impl ColdTurns {
         self.waiting.len()
     }
 
+    /// May somebody who waits send a piece now? Asks for the time only where somebody waits.
+    pub fn is_due(&self, now_ns: impl FnOnce() -> u64) -> bool {
+        !self.waiting.is_empty() && now_ns() >= self.resume_ns
+    }
+
     /// Who may send a piece now.
     pub fn next(&mut self, now_ns: u64) -> Option<ConnectionId> {
         if now_ns < self.resume_ns { None } else { self.waiting.pop_front() }

@@ -140,6 +140,17 @@ fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
     }
 }
 
+/// What the next operation of a long job covers, when so much is done. 0: all is, or the job is of one operation.
+fn step_size(job: &Job, done: u64) -> u64 {
+    let (size, most) = match job {
+        Job::StartWriteback { size, .. } => (size, STEP_SIZE_MAX),
+        Job::DropPages { size, .. } => (size, DROP_STEP_SIZE),
+        Job::ReadAhead { size, .. } => (size, u64::from(COLD_WINDOW_SIZE)),
+        _ => return 0,
+    };
+    (size - done).min(most)
+}
+
 /// Of the file system that holds an open file or directory: numbers the kernel has in memory.
 fn space(fd: RawFd) -> io::Result<Space> {
     // SAFETY: all-zero bytes are a valid `statvfs`, which the kernel fills.
@@ -236,21 +247,21 @@ impl Uring {
             Job::Preallocate { file, position, size } => {
                 opcode::Fallocate::new(fd(file), *size).offset(position.0).mode(libc::FALLOC_FL_KEEP_SIZE).build()
             }
-            Job::StartWriteback { file, position, size } => {
-                opcode::SyncFileRange::new(fd(file), (size - done).min(STEP_SIZE_MAX) as u32)
+            Job::StartWriteback { file, position, .. } => {
+                opcode::SyncFileRange::new(fd(file), step_size(&running.job, done) as u32)
                     .offset(position.0 + done)
                     .flags(libc::SYNC_FILE_RANGE_WRITE)
                     .build()
             }
             Job::Sync { file } => opcode::Fsync::new(fd(file)).flags(types::FsyncFlags::DATASYNC).build(),
             Job::Truncate { file, size } => opcode::Ftruncate::new(fd(file), *size).build(),
-            Job::ReadAhead { file, position, size } => {
+            Job::ReadAhead { file, position, .. } => {
                 let (file, at) = (file.clone(), *position + done);
-                let size = (size - done).min(u64::from(COLD_WINDOW_SIZE)) as u32;
+                let size = step_size(&running.job, done) as u32;
                 return self.read_ahead(&file, at, size, Token::new(Op::Job, slot, 0));
             }
-            Job::DropPages { file, position, size } => {
-                let count = (size - done).min(DROP_STEP_SIZE) as libc::off_t;
+            Job::DropPages { file, position, .. } => {
+                let count = step_size(&running.job, done) as libc::off_t;
                 opcode::Fadvise::new(fd(file), count, libc::POSIX_FADV_DONTNEED).offset(position.0 + done).build()
             }
             // By a worker: the last close of a deleted file frees its pages on the spot.
@@ -269,17 +280,9 @@ impl Uring {
             return self.submit_step(slot);
         }
         if result >= 0 {
-            let (size, step) = match &running.job {
-                Job::StartWriteback { size, .. } => (*size, (size - running.done).min(STEP_SIZE_MAX)),
-                Job::DropPages { size, .. } => (*size, (size - running.done).min(DROP_STEP_SIZE)),
-                // Nothing there: the end of the file.
-                Job::ReadAhead { size, .. } if result > 0 => {
-                    (*size, (size - running.done).min(u64::from(COLD_WINDOW_SIZE)))
-                }
-                _ => (0, 0),
-            };
-            running.done += step;
-            if running.done < size {
+            running.done += step_size(&running.job, running.done);
+            let at_end = matches!(running.job, Job::ReadAhead { .. }) && result == 0;
+            if !at_end && step_size(&running.job, running.done) > 0 {
                 return self.submit_step(slot);
             }
         }

@@ -134,8 +134,9 @@ impl Uring {
                 with_files.push(id);
             }
         }
-        if bytes_wait && (!with_files.is_empty() || self.cold_turns.len() > 0) {
+        if bytes_wait && (!with_files.is_empty() || self.cold_turns.is_due(clock::monotonic_ns)) {
             // What the ring is to send does not wait for calls that take longer.
+            self.counters.enters += 1;
             self.kernel.enter(0, None)?;
         }
         for id in with_files.drain(..) {

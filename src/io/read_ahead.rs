@@ -58,23 +58,24 @@ impl Uring {
     /// A worker has started the reads of a piece, or could not: whoever waits for its bytes will find out.
     pub(super) fn start_next_piece(&mut self) {
         self.read_ahead.is_started = false;
-        let Some(mut stretch) = self.read_ahead.stretches.pop_front() else { return };
-        let fd = types::Fd(stretch.file.handle);
-        if let Some((last, token)) = stretch.wait.take_if(|(last, _)| *last < stretch.next) {
-            let wait = opcode::Read::new(fd, self.scratch.as_ptr(), 1).offset(last).build();
-            // SAFETY: the scratch byte lives as long as the ring; several reads may scribble over it, nobody reads it.
-            unsafe { self.push(wait, token) };
+        while let Some(mut stretch) = self.read_ahead.stretches.pop_front() {
+            let fd = types::Fd(stretch.file.handle);
+            if let Some((last, token)) = stretch.wait.take_if(|(last, _)| *last < stretch.next) {
+                let wait = opcode::Read::new(fd, self.scratch.as_ptr(), 1).offset(last).build();
+                // SAFETY: the scratch byte lives as long as the ring; several reads may scribble over it, nobody reads it.
+                unsafe { self.push(wait, token) };
+            }
+            let size = PIECE_SIZE.min(stretch.end - stretch.next);
+            if size == 0 {
+                continue;
+            }
+            let advice = opcode::Fadvise::new(fd, size as libc::off_t, libc::POSIX_FADV_WILLNEED);
+            let entry = advice.offset(stretch.next).build();
+            stretch.next += size;
+            self.read_ahead.stretches.push_back(stretch);
+            self.read_ahead.is_started = true;
+            // SAFETY: advice points to no memory; the stretch holds the file.
+            return unsafe { self.push(entry, Token::new(Op::Advise, 0, 0)) };
         }
-        let size = PIECE_SIZE.min(stretch.end - stretch.next);
-        if size == 0 {
-            return self.start_next_piece();
-        }
-        let entry =
-            opcode::Fadvise::new(fd, size as libc::off_t, libc::POSIX_FADV_WILLNEED).offset(stretch.next).build();
-        stretch.next += size;
-        self.read_ahead.stretches.push_back(stretch);
-        self.read_ahead.is_started = true;
-        // SAFETY: advice points to no memory; the stretch holds the file.
-        unsafe { self.push(entry, Token::new(Op::Advise, 0, 0)) };
     }
 }

@@ -248,8 +248,11 @@ impl Uring {
         self.flush(events)?;
         events.append(&mut self.pending);
         let go_on = events.len() > before || !self.to_flush.is_empty();
-        let wake_ns = wake.into_iter().chain([self.cold_turns.wake_ns()]).flatten().min();
-        let timeout_ns = wake_ns.map(|wake_ns| wake_ns.saturating_sub(clock::monotonic_ns()));
+        let cold_ns = self.cold_turns.wake_ns();
+        // A pause is too short for the time that this turn has taken to be left out.
+        let now_ns = if cold_ns.is_some() { clock::monotonic_ns() } else { now_ns };
+        let wake_ns = wake.into_iter().chain([cold_ns]).flatten().min();
+        let timeout_ns = wake_ns.map(|wake_ns| wake_ns.saturating_sub(now_ns));
         let want = u32::from(!go_on && timeout_ns != Some(0));
         self.counters.enters += 1;
         self.kernel.enter(want, timeout_ns)?;

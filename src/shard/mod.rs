@@ -19,6 +19,7 @@ use crate::storage::data_dir::ClosedPartition;
 mod connection;
 mod dispatch;
 mod housekeeping;
+mod pressure;
 mod receive;
 mod stuck;
 mod untaken;
@@ -68,7 +69,8 @@ pub struct Shard<I: Ring + Disk> {
     starved: Vec<ConnectionId>,
     answers: Vec<(Waiter, Reply)>,
     untaken: untaken::Untaken,
-    stuck: stuck::Stuck,
+    /// Some wait for memory to receive into, and none of them gets it.
+    stuck: pressure::Lasting,
     timers: housekeeping::Timers,
     malformed: dispatch::MalformedLog,
     stopping: bool,
@@ -95,7 +97,7 @@ impl<I: Ring + Disk> Shard<I> {
             starved: Vec::new(),
             answers: Vec::new(),
             untaken: untaken::Untaken::default(),
-            stuck: stuck::Stuck::default(),
+            stuck: pressure::Lasting::default(),
             malformed: dispatch::MalformedLog::default(),
             stopping: false,
             stopped: false,

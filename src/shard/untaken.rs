@@ -5,7 +5,8 @@
 
 use super::Shard;
 use super::connection::Connection;
-use crate::ids::{ConnectionId, Now};
+use super::pressure::Lasting;
+use crate::ids::Now;
 use crate::io::Ring;
 use crate::io::disk::Disk;
 use crate::limits::{REPLIES_SIZE_MAX, REQUESTS_IN_FLIGHT_MAX, SEND_BACKLOG_MAX};
@@ -18,7 +19,7 @@ const FULL_NS_MAX: u64 = 500_000_000;
 #[derive(Default)]
 pub(super) struct Untaken {
     size: usize,
-    full_since_ns: Option<u64>,
+    full: Lasting,
 }
 
 impl Untaken {
@@ -55,23 +56,14 @@ const REPLIES_HALF: usize = REPLIES_SIZE_MAX / 2;
 impl<I: Ring + Disk> Shard<I> {
     /// Closes the connections that hold most, when peers have left the budget used up for too long.
     pub(super) fn close_untaken(&mut self, now: Now) {
-        if !self.untaken.is_full() {
-            self.untaken.full_since_ns = None;
+        self.untaken.full.note(self.untaken.is_full(), now);
+        if self.untaken.full.ns(now) < FULL_NS_MAX {
             return;
         }
-        let since_ns = *self.untaken.full_since_ns.get_or_insert(now.monotonic_ns);
-        if now.monotonic_ns.saturating_sub(since_ns) < FULL_NS_MAX {
-            return;
-        }
-        self.untaken.full_since_ns = None;
-        let mut holders: Vec<(usize, ConnectionId)> =
+        self.untaken.full.note(false, now);
+        let holders =
             self.connections.iter().flatten().map(|c| (c.untaken, c.id)).filter(|(size, _)| *size > 0).collect();
-        holders.sort_unstable_by_key(|(size, _)| std::cmp::Reverse(*size));
-        for (size, id) in holders {
-            if self.untaken.size <= REPLIES_HALF {
-                return;
-            }
-            self.refuse(id, &format_args!("{size} bytes of replies are not taken, and there is room for no more"), now);
-        }
+        let what = "of replies are not taken, and there is room for no more";
+        self.close_largest(holders, self.untaken.size - REPLIES_HALF, what, now);
     }
 }

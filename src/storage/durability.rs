@@ -337,7 +337,7 @@ impl Log {
                 }
             }
             Job::Replace { path, .. } => self.replaced(path, result),
-            Job::DropPages { file, .. } => self.durability.closing.push((file, 0)),
+            Job::DropPages { file, .. } => self.durability.close_later(&file),
             Job::Close { .. } | Job::ReadAhead { .. } | Job::RemoveDir { .. } => {}
         }
         self.tidy(disk);
