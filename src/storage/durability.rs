@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::log::Log;
 use super::segment::{Segment, Stage};
+use super::zero_tail::ZeroTail;
 use super::{LOG, StorageError, checkpoint, leader_epochs};
 use crate::ids::{JobOwner, Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
@@ -322,7 +323,7 @@ impl Log {
                 if let Some(segment) = self.segment_of(&file).filter(|s| ok && s.stage == Stage::Truncating) {
                     let rested = last == Some(segment.base_offset);
                     segment.stage = if rested { Stage::Active } else { Stage::ToSync };
-                    segment.former_size = 0;
+                    segment.zero_tail = ZeroTail::default();
                     if rested {
                         self.durability.preallocated = 0;
                     }

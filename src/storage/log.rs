@@ -328,11 +328,12 @@ impl Log {
         active.used_ms = now.monotonic_ms();
         let file = active.file.clone().expect("opened");
         let bytes: u32 = group.iter().map(|batch| batch.slice.size).sum();
-        let rest = rest_of_block(active.size, active.size + bytes, active.former_size);
+        let zeros =
+            active.zero_tail.behind(active.size, active.size + bytes, self.durability.preallocated, now.monotonic_ms());
         let written = if group.len() < 8 {
-            write_slices::<8>(disk, &file, active.end(), buffers, group, rest)
+            write_slices::<8>(disk, &file, active.end(), buffers, group, zeros)
         } else {
-            write_slices::<1024>(disk, &file, active.end(), buffers, group, rest)
+            write_slices::<1024>(disk, &file, active.end(), buffers, group, zeros)
         };
         written.map_err(|source| StorageError::Io {
             operation: "append to",
@@ -383,28 +384,14 @@ impl Log {
     }
 }
 
-/// What a file system reads and writes at a time: 4 KiB on ext4 and XFS.
-const BLOCK: u32 = 4096;
-static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
-
-/// Zeros to write behind a write from `start` to `end` into a file that a former life filled up to `former_end`, so that
-/// none of its blocks is written in part. The kernel reads the rest of such a block first if its page has left the cache,
-/// and the shard would wait for the device. The next write begins in the block, which is in the cache by then.
-fn rest_of_block(start: u32, end: u32, former_end: u32) -> &'static [u8] {
-    let in_block = end % BLOCK;
-    let (block_start, rest) = (end - in_block, BLOCK - in_block);
-    let whole = in_block == 0 || block_start < start || u64::from(end) + u64::from(rest) > u64::from(former_end);
-    if whole { &[] } else { &ZEROS[..rest as usize] }
-}
-
-/// One gathered write (one per `N` batches), then `rest`.
+/// One gathered write (one per `N` batches), then `zeros`.
 fn write_slices<const N: usize>(
     disk: &mut dyn Disk,
     file: &crate::parts::OpenFile,
     mut position: Position,
     buffers: &dyn Buffers,
     group: &[StagedBatch],
-    rest: &'static [u8],
+    zeros: &'static [u8],
 ) -> std::io::Result<()> {
     let mut chunks = group.chunks(N - 1).peekable();
     while let Some(chunk) = chunks.next() {
@@ -415,8 +402,8 @@ fn write_slices<const N: usize>(
             bytes += u64::from(batch.slice.size);
         }
         let mut count = chunk.len();
-        if chunks.peek().is_none() && !rest.is_empty() {
-            slices[count] = IoSlice::new(rest);
+        if chunks.peek().is_none() && !zeros.is_empty() {
+            slices[count] = IoSlice::new(zeros);
             count += 1;
         }
         disk.write(file, position, &slices[..count])?;

@@ -32,6 +32,7 @@ mod segment;
 mod settle;
 mod swaps;
 mod time_index;
+mod zero_tail;
 
 pub use cleaner::{Cleaned, Cleaning};
 pub use log::{FlushInfo, Log, RecoveryReport, StagedBatch, Start};

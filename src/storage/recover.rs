@@ -22,9 +22,11 @@ use super::scan::{Scan, Verdict};
 use super::segment::{Segment, Stage};
 use super::swaps::{Directory, remove};
 use super::time_index::{self, TimeIndex};
+use super::zero_tail;
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path, parse_file_name};
 use crate::ids::{JobOwner, Now, Offset};
 use crate::io::disk::{Disk, Job};
+use crate::parts::OpenFile;
 
 impl Log {
     /// Opens the log in `dir`. A directory that is not there is an empty log: nothing is made before the first append.
@@ -217,7 +219,7 @@ impl Log {
             });
             walked.map_err(failed("read", &path))?;
             if valid < size {
-                report_cut(&path, valid, size - valid, report);
+                report_cut(disk, &file, &path, (valid, size), report).map_err(failed("read", &path))?;
                 let cut = Job::Truncate { file: file.clone(), size: u64::from(valid) };
                 disk.run(cut).map_err(failed("truncate", &path))?;
             }
@@ -309,7 +311,7 @@ impl Log {
         report.indexes_rebuilt += 1;
         let cut = size - segment.size;
         if cut > 0 {
-            report_cut(&path, segment.size, cut, report);
+            report_cut(disk, &file, &path, (segment.size, size), report).map_err(failed("read", &path))?;
             let size = u64::from(segment.size);
             disk.run(Job::Truncate { file: file.clone(), size }).map_err(failed("truncate", &path))?;
         }
@@ -555,10 +557,20 @@ impl Log {
     }
 }
 
-fn report_cut(path: &Path, position: u32, bytes: u32, report: &mut RecoveryReport) {
-    log::warn!(
-        "{}: cut at position {position}: {bytes} bytes behind it are no whole batch of this log",
-        path.display()
-    );
+/// What is cut from a file, from where to where.
+fn report_cut(
+    disk: &mut dyn Disk,
+    file: &OpenFile,
+    path: &Path,
+    (from, to): (u32, u32),
+    report: &mut RecoveryReport,
+) -> io::Result<()> {
+    let bytes = to - from;
+    if zero_tail::is_one(disk, file, from, to)? {
+        log::info!("{}: cut at position {from}: {bytes} zeros were written ahead of the records", path.display());
+        return Ok(());
+    }
+    log::warn!("{}: cut at position {from}: {bytes} bytes behind it are no whole batch of this log", path.display());
     report.cut_bytes += u64::from(bytes);
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::log::Log;
 use super::segment::{Indexes, Segment, Stage};
+use super::zero_tail::ZeroTail;
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, checkpoint, failed, file_path, retain};
 use crate::ids::{LeaderEpoch, Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
@@ -50,7 +51,7 @@ impl Log {
             let mut indexes: Box<Indexes> = old.indexes.unwrap_or_default();
             indexes.clear();
             fresh.named = old.named;
-            fresh.former_size = old.size.max(old.former_size);
+            fresh.zero_tail = ZeroTail::of_recycled(old.size.max(old.zero_tail.former_size()));
             fresh.indexes = Some(indexes);
             fresh.file = old.file;
             fresh.writebacks = old.writebacks;

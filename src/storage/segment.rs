@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::offset_index::{self, OffsetIndex};
 use super::time_index::{self, TimeIndex};
+use super::zero_tail::ZeroTail;
 use crate::ids::{Offset, Position};
 use crate::parts::OpenFile;
 
@@ -62,8 +63,8 @@ pub(super) struct Segment {
     pub base_offset: Offset,
     /// Bytes of whole batches; the file may be longer (recycled) and is cut when the segment is sealed.
     pub size: u32,
-    /// Bytes of the file that hold batches of its former life where this one has not written yet (recycled).
-    pub former_size: u32,
+    /// What lies behind its last batch.
+    pub zero_tail: ZeroTail,
     /// Largest timestamp and the last offset of its batch; timestamp -1: none.
     pub largest_timestamp: i64,
     pub offset_of_largest: Offset,
@@ -92,7 +93,7 @@ impl Segment {
         Segment {
             base_offset,
             size: 0,
-            former_size: 0,
+            zero_tail: ZeroTail::default(),
             largest_timestamp: -1,
             offset_of_largest: base_offset,
             first_timestamp: -1,
