@@ -330,6 +330,7 @@ impl Uring {
             if Rc::strong_count(file) == 1 {
                 let (owner, file) = self.jobs.closing.swap_remove(at);
                 self.residency.forget(file.handle);
+                self.direct_reads.forget(file.handle);
                 self.jobs.queued.push_back((owner, Job::Close { file }));
             } else {
                 at += 1;
@@ -388,6 +389,7 @@ impl Disk for Uring {
     fn write(&mut self, file: &OpenFile, position: Position, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let size = write_all(file.handle, position, slices)?;
         self.residency.written(file.handle, position.0, size, clock::monotonic_ns());
+        self.direct_reads.written(file.handle, position.0);
         Ok(())
     }
 
@@ -452,6 +454,7 @@ impl Disk for Uring {
             let file = file.clone();
             self.let_go(&file);
             self.residency.forget(file.handle);
+            self.direct_reads.forget(file.handle);
         }
         tolerate(&job, run_to_end(&self.data_dir, &job))
     }

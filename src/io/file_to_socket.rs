@@ -80,7 +80,7 @@ fn taken(count: isize) -> io::Result<Option<u64>> {
     }
 }
 
-fn send_bytes(fd: RawFd, bytes: &[u8], more: bool) -> io::Result<Option<u64>> {
+pub(super) fn send_bytes(fd: RawFd, bytes: &[u8], more: bool) -> io::Result<Option<u64>> {
     let flags = if more { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
     // SAFETY: the kernel reads `bytes` during the call.
     taken(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
@@ -303,11 +303,16 @@ impl Uring {
     /// Some of a file range, from its beginning.
     fn send_range(&mut self, id: ConnectionId, mut range: FileRange) -> io::Result<Step> {
         let resident = match self.table.slots[id.slot as usize].queue.read_ahead() {
-            0 => self.resident_prefix(&range),
+            0 => match self.send_block(id, &range) {
+                Some(step) => return step,
+                None => self.resident_prefix(&range),
+            },
             count => count.min(u64::from(range.size)) as u32,
         };
         if resident == 0 {
-            self.read_ahead_for(id, &range);
+            if !self.read_directly(id) {
+                self.read_ahead_for(id, &range);
+            }
             return Ok(Step::Waits);
         }
         range.size = range.size.min(resident);
@@ -353,7 +358,7 @@ impl Uring {
         send_bytes(fd, &self.copy_memory[..read], false)
     }
 
-    fn wait_for_room(&mut self, id: ConnectionId) -> Step {
+    pub(super) fn wait_for_room(&mut self, id: ConnectionId) -> Step {
         let connection = &mut self.table.slots[id.slot as usize];
         let entry = opcode::PollAdd::new(types::Fd(connection.fd), libc::POLLOUT as u32).build();
         connection.queue.begin(Op::PollOut);

@@ -16,6 +16,7 @@ pub mod clock;
 mod cold_turns;
 pub mod cores;
 pub mod dir_lock;
+mod direct_reads;
 pub mod disk;
 mod disk_helper;
 mod disk_uring;

@@ -111,6 +111,13 @@ impl Residency {
         at - position
     }
 
+    /// Can a page be used that this file system does not show?
+    pub fn is_hidden(&self, handle: i32, position: u64) -> bool {
+        let first = position / PAGE_SIZE * PAGE_SIZE;
+        let unseen = (self.cached_pages)(handle, first, PAGE_SIZE).is_none_or(|pages| pages == 0);
+        unseen && read_resident(handle, Position(position), &mut [0]).is_ok()
+    }
+
     /// One chunk's part `at..stop`: true when all of it is resident.
     fn ask(&mut self, handle: i32, chunk: u64, at: u64, stop: u64, now_ns: u64) -> bool {
         // Pages that are just being read count as cached, but are not readable yet; reads come in order of position.

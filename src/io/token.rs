@@ -13,7 +13,7 @@ pub(super) enum Op {
     Send,
     /// Waits until a full socket takes bytes again.
     PollOut,
-    /// Waits until a cold file range is in the page cache, for a connection that has to send it.
+    /// Waits until a cold file range can be sent, for a connection that has to send it.
     ColdRead,
     /// File to pipe (`fetch.path = splice`).
     SpliceIn,
@@ -29,6 +29,8 @@ pub(super) enum Op {
     Cancel,
     /// Asks the kernel to begin reading a file range; another operation waits for it.
     Advise,
+    /// Reads a block of a file past the page cache; the slot is the block's.
+    ReadBlock,
 }
 
 /// Slots are 24 bits wide.
@@ -56,8 +58,9 @@ impl Token {
     /// None: not one of ours.
     pub fn unpack(user_data: u64) -> Option<Token> {
         use Op::*;
-        const OPS: [Op; 12] =
-            [Accept, Receive, Send, PollOut, ColdRead, SpliceIn, SpliceOut, SendZc, Bell, Job, Cancel, Advise];
+        const OPS: [Op; 13] = [
+            Accept, Receive, Send, PollOut, ColdRead, SpliceIn, SpliceOut, SendZc, Bell, Job, Cancel, Advise, ReadBlock,
+        ];
         let op = *OPS.get(((user_data >> 56) as usize).checked_sub(1)?)?;
         Some(Token { op, slot: (user_data >> 32) as u32 & SLOT_MAX, generation: user_data as u32 })
     }
@@ -69,13 +72,13 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_back() {
-        for code in 1..=12u64 {
+        for code in 1..=13u64 {
             let token = Token::unpack(code << 56).expect("an operation");
             assert_eq!(token.op as u64, code);
             let token = Token { slot: SLOT_MAX, generation: 0xdead_beef, ..token };
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(0), None);
-        assert_eq!(Token::unpack(13 << 56), None);
+        assert_eq!(Token::unpack(14 << 56), None);
     }
 }

@@ -15,6 +15,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 use super::bell::Bell;
 use super::buffers::{BufferPool, SmallBuffers};
 use super::cold_turns::ColdTurns;
+use super::direct_reads::DirectReads;
 use super::disk_uring::Jobs;
 use super::file_to_socket::{FetchPath, Gathered};
 use super::kernel_ring::KernelRing;
@@ -110,6 +111,7 @@ pub struct Uring {
     pub(super) residency: Residency,
     pub(super) cold_reads: Vec<ColdRead>,
     pub(super) read_ahead: ReadAhead,
+    pub(super) direct_reads: DirectReads,
     /// The bytes that cold reads wait for land here, and nobody reads them.
     pub(super) scratch: Box<RefCell<u8>>,
     pub(super) copy_memory: Vec<u8>,
@@ -159,6 +161,7 @@ impl Uring {
             residency: Residency::new(),
             cold_reads: Vec::new(),
             read_ahead: ReadAhead::default(),
+            direct_reads: DirectReads::default(),
             scratch: Box::default(),
             copy_memory: Vec::new(),
             jobs: Jobs::new(bell.clone()),
@@ -229,6 +232,7 @@ impl Uring {
             }
             Op::Job => self.job_progressed(token.slot, entry.result(), events),
             Op::Advise => self.start_next_piece(),
+            Op::ReadBlock => self.block_progressed(token.slot, entry.result(), events),
             Op::Cancel => {}
         }
     }
@@ -240,6 +244,7 @@ impl Uring {
         if now_ns >= self.trim_at_ns {
             self.trim_at_ns = now_ns + TRIM_INTERVAL_NS;
             self.pool.trim();
+            self.direct_reads.trim(now_ns);
         }
         self.cold_turns.turn_ns = now_ns;
         self.arm_bell();
@@ -353,6 +358,7 @@ impl Drop for Uring {
             std::mem::forget(std::mem::take(&mut self.table));
             std::mem::forget(std::mem::take(&mut self.gathered));
             std::mem::forget(std::mem::take(&mut self.windows));
+            std::mem::forget(std::mem::take(&mut self.direct_reads));
             std::mem::forget(std::mem::take(&mut self.scratch));
             std::mem::forget(std::mem::take(&mut self.bell_count));
             std::mem::forget(self.small.clone());

@@ -51,7 +51,7 @@ impl Log {
             let mut indexes: Box<Indexes> = old.indexes.unwrap_or_default();
             indexes.clear();
             fresh.named = old.named;
-            fresh.zero_tail = ZeroTail::of_recycled(old.size.max(old.zero_tail.former_size()));
+            fresh.zero_tail = ZeroTail::of_recycled(old.size.max(old.zero_tail.filled_to()));
             fresh.indexes = Some(indexes);
             fresh.file = old.file;
             fresh.writebacks = old.writebacks;

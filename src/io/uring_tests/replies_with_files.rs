@@ -93,47 +93,129 @@ fn drop_from_cache(shard: &mut Shard, file: &Rc<OpenFile>) {
     shard.ring.residency.forget(file.handle);
 }
 
+/// Past the page cache, and where that is refused by way of it.
+fn cold_shards() -> impl Iterator<Item = (Shard, tempfile::TempDir)> {
+    [false, true].into_iter().map(|refused| {
+        let mut shard = Shard::new(Settings::default());
+        // Not in /tmp: that may be memory only.
+        let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
+        shard.ring.data_dir = home.path().to_path_buf();
+        if refused {
+            shard.ring.direct_reads.refuse("for a test");
+        }
+        (shard, home)
+    })
+}
+
 #[test]
 fn a_cold_range_is_read_ahead_and_others_are_served_meanwhile() {
-    let mut shard = Shard::new(Settings::default());
-    // Not in /tmp: that may be memory only.
-    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
-    shard.ring.data_dir = home.path().to_path_buf();
-    let (file, all) = shard.file("cold", 20_000_000);
-    let (hot, _) = shard.file("hot", 1000);
-    let (reader, cold_connection) = shard.accepted();
-    let (mut other, connection) = shard.accepted();
-    drop_from_cache(&mut shard, &file);
-    shard.ring.send(cold_connection, with_file(b"head", &file, 0, all.len(), b"tail"));
-    let reader = read_exactly(reader, all.len() + 8);
-    shard.ring.send(connection, with_file(b"", &hot, 0, 1000, b""));
-    shard.replies_back(2);
-    other.read_exact(&mut [0; 1000]).expect("the other is served");
-    let got = reader.join().expect("reader").0;
-    assert!(got[..4] == *b"head" && got[4..4 + all.len()] == all && got[4 + all.len()..] == *b"tail");
-    drop_from_cache(&mut shard, &file);
-    if is_cold(&file) {
-        assert!(shard.ring.counters().cold_reads > 0);
+    for (mut shard, _home) in cold_shards() {
+        let (file, all) = shard.file("cold", 20_000_000);
+        let (hot, _) = shard.file("hot", 1000);
+        let (reader, cold_connection) = shard.accepted();
+        let (mut other, connection) = shard.accepted();
+        drop_from_cache(&mut shard, &file);
+        shard.ring.send(cold_connection, with_file(b"head", &file, 0, all.len(), b"tail"));
+        let reader = read_exactly(reader, all.len() + 8);
+        shard.ring.send(connection, with_file(b"", &hot, 0, 1000, b""));
+        shard.replies_back(2);
+        other.read_exact(&mut [0; 1000]).expect("the other is served");
+        let got = reader.join().expect("reader").0;
+        assert!(got[..4] == *b"head" && got[4..4 + all.len()] == all && got[4 + all.len()..] == *b"tail");
+        drop_from_cache(&mut shard, &file);
+        if is_cold(&file) {
+            assert!(shard.ring.counters().cold_reads > 0);
+        }
     }
+}
+
+/// The file's range, as a client gets it.
+fn fetched(shard: &mut Shard, file: &Rc<OpenFile>, position: usize, size: usize) -> Vec<u8> {
+    let (client, connection) = shard.accepted();
+    shard.ring.send(connection, with_file(b"", file, position as u64, size, b""));
+    let reader = read_exactly(client, size);
+    shard.replies_back(1);
+    let (got, _client) = reader.join().expect("reader");
+    shard.ring.close(connection);
+    got
+}
+
+#[test]
+fn what_was_read_past_the_page_cache_is_not_sent_once_it_was_written_over() {
+    for (mut shard, _home) in cold_shards() {
+        let (file, mut all) = shard.file("cold", 1_000_000);
+        drop_from_cache(&mut shard, &file);
+        assert!(fetched(&mut shard, &file, 0, all.len()) == all);
+        for (position, size) in [(1_000_000, 500_000), (300_000, 1), (1_499_999, 100), (0, 4096)] {
+            let fresh: Vec<u8> = noise(size).iter().map(|byte| !byte).collect();
+            all.resize(all.len().max(position + size), 0);
+            all[position..position + size].copy_from_slice(&fresh);
+            shard.ring.write(&file, Position(position as u64), &[IoSlice::new(&fresh)]).expect("write");
+            drop_from_cache(&mut shard, &file);
+            assert!(fetched(&mut shard, &file, 0, all.len()) == all, "{position} {size}");
+            assert!(fetched(&mut shard, &file, position, size) == fresh, "{position} {size}");
+        }
+        assert_eq!(Rc::strong_count(&file), 1);
+        shard.run(Job::Close { file }).expect("close");
+        assert!(!shard.ring.direct_reads.has_files());
+    }
+}
+
+#[test]
+fn many_cold_readers_at_many_places_all_get_what_they_asked_for() {
+    for (mut shard, _home) in cold_shards() {
+        let (file, all) = shard.file("cold", 30_000_000);
+        drop_from_cache(&mut shard, &file);
+        let clients: Vec<_> = (0..60).map(|_| shard.accepted()).collect();
+        let mut readers = Vec::new();
+        for (i, (client, connection)) in clients.into_iter().enumerate() {
+            let (position, size) = (i * 450_001, 900_000 + i * 1000);
+            shard.ring.send(connection, with_file(b"", &file, position as u64, size, b""));
+            readers.push((position, size, read_exactly(client, size)));
+        }
+        shard.replies_back(60);
+        for (position, size, reader) in readers {
+            assert!(reader.join().expect("reader").0 == all[position..position + size], "{position}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_read_again_and_again_comes_into_the_page_cache() {
+    let (mut shard, _home) = cold_shards().next().expect("a shard");
+    let (file, all) = shard.file("cold", 12_000_000);
+    drop_from_cache(&mut shard, &file);
+    if !is_cold(&file) {
+        return;
+    }
+    // Probing began to read it.
+    drop_from_cache(&mut shard, &file);
+    assert!(fetched(&mut shard, &file, 0, all.len()) == all);
+    shard.ring.residency.forget(file.handle);
+    assert!(shard.ring.residency.resident_prefix(file.handle, 1_000_000, 4096, 1) == 0, "not by the first reader");
+    for _ in 0..5 {
+        assert!(fetched(&mut shard, &file, 0, all.len()) == all);
+        shard.ring.residency.forget(file.handle);
+    }
+    assert!(shard.ring.residency.resident_prefix(file.handle, 1_000_000, 4096, 1) > 0);
 }
 
 /// Each found the other's read of the same range under way and asked for another of its own, for ever.
 #[test]
 fn connections_that_read_the_same_cold_range_all_get_it() {
-    let mut shard = Shard::new(Settings::default());
-    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
-    shard.ring.data_dir = home.path().to_path_buf();
-    let (file, all) = shard.file("cold", 8_000_000);
-    let clients: Vec<_> = (0..4).map(|_| shard.accepted()).collect();
-    drop_from_cache(&mut shard, &file);
-    let mut readers = Vec::new();
-    for (client, connection) in clients {
-        shard.ring.send(connection, with_file(b"", &file, 0, all.len(), b""));
-        readers.push(read_exactly(client, all.len()));
-    }
-    shard.replies_back(4);
-    for reader in readers {
-        assert!(reader.join().expect("reader").0 == all);
+    for (mut shard, _home) in cold_shards() {
+        let (file, all) = shard.file("cold", 8_000_000);
+        let clients: Vec<_> = (0..4).map(|_| shard.accepted()).collect();
+        drop_from_cache(&mut shard, &file);
+        let mut readers = Vec::new();
+        for (client, connection) in clients {
+            shard.ring.send(connection, with_file(b"", &file, 0, all.len(), b""));
+            readers.push(read_exactly(client, all.len()));
+        }
+        shard.replies_back(4);
+        for reader in readers {
+            assert!(reader.join().expect("reader").0 == all);
+        }
     }
 }
 
@@ -156,27 +238,25 @@ fn a_file_system_that_hides_its_pages_is_sent_from_all_the_same() {
 
 #[test]
 fn a_connection_closed_during_a_cold_read_ends() {
-    let mut shard = Shard::new(Settings::default());
-    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("directory");
-    shard.ring.data_dir = home.path().to_path_buf();
-    let (file, all) = shard.file("cold", 8_000_000);
-    for _ in 0..5 {
-        drop_from_cache(&mut shard, &file);
-        let (client, connection) = shard.accepted();
-        shard.ring.send(connection, with_file(b"head", &file, 0, all.len(), b""));
-        shard.ring.wait(Some(0), &mut shard.events).expect("wait");
-        shard.ring.close(connection);
-        shard.replies_back(1);
-        drop(client);
+    for (mut shard, _home) in cold_shards() {
+        let (file, all) = shard.file("cold", 8_000_000);
+        for _ in 0..5 {
+            drop_from_cache(&mut shard, &file);
+            let (client, connection) = shard.accepted();
+            shard.ring.send(connection, with_file(b"head", &file, 0, all.len(), b""));
+            shard.ring.wait(Some(0), &mut shard.events).expect("wait");
+            shard.ring.close(connection);
+            shard.replies_back(1);
+            drop(client);
+        }
+        let deadline = clock::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        while shard.ring.connection_count() > 0 || Rc::strong_count(&file) > 1 {
+            assert!(clock::monotonic_ns() < deadline, "never closed");
+            shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
+            shard.events.clear();
+        }
+        assert!(shard.ring.cold_reads.is_empty());
     }
-    let deadline = clock::monotonic_ns() + PATIENCE.as_nanos() as u64;
-    while shard.ring.connection_count() > 0 {
-        assert!(clock::monotonic_ns() < deadline, "never closed");
-        shard.ring.wait(Some(clock::monotonic_ns() + 1_000_000), &mut shard.events).expect("wait");
-        shard.events.clear();
-    }
-    assert!(shard.ring.cold_reads.is_empty());
-    assert_eq!(Rc::strong_count(&file), 1);
 }
 
 /// As if the peer were on another host: acknowledged then means arrived. (Over loopback the client must have read it.)
