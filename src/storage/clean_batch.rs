@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::compact::{Rules, Uncleanable, Verdict};
-use super::key_map::KeyMap;
+use super::key_map::{KeyHash, KeyHasher, KeyMap};
 use crate::ids::Offset;
 use crate::wire::batch::{self, Attributes, Batch, Codec, HEADER_SIZE, HeaderView, TimestampType, field};
 use crate::wire::compression::{Compressor, Decompressor, PIECE_SIZE};
@@ -15,6 +15,16 @@ use crate::wire::record::{Record, Records, write_record};
 const RECORDS_SIZE_MAX: usize = 256 << 20;
 /// Given out at once.
 const EMIT_SIZE: usize = 64 << 10;
+
+/// Records that are looked at together.
+const GROUP_SIZE: usize = 8;
+
+/// A record, where its bytes are, and what stands for its key.
+struct Looked<'a> {
+    record: Record<'a>,
+    range: Range<usize>,
+    key: Option<KeyHash>,
+}
 
 /// What a piece may still cost, in nanoseconds, reckoned for a slow core: the work knows no clock.
 #[derive(Debug)]
@@ -160,10 +170,11 @@ impl BatchWork {
         let mut fits = true;
         let mut done = header.attributes().is_control();
         if !done && self.decompress(budget)? {
-            done = self.look(budget, |record, _| {
-                if let Some(key) = record.key {
-                    fits &= map.put(key, base.0 + i64::from(record.offset_delta));
-                }
+            done = self.look(budget, map.hasher(), |group| {
+                map.touch(group.iter().filter_map(|looked| looked.key));
+                fits = group.iter().all(|looked| {
+                    looked.key.is_none_or(|key| map.put(key, base.0 + i64::from(looked.record.offset_delta)))
+                });
                 fits
             })?;
         }
@@ -238,30 +249,38 @@ impl BatchWork {
         Ok(false)
     }
 
-    /// Looks at records, until `each` says no. True: at all of them.
+    /// Looks at records, some at a time, until `each` says no. True: at all of them.
     fn look(
         &mut self,
         budget: &mut Budget,
-        mut each: impl FnMut(&Record<'_>, Range<usize>) -> bool,
+        hasher: KeyHasher,
+        mut each: impl FnMut(&[Looked<'_>]) -> bool,
     ) -> Result<bool, Uncleanable> {
         let Some((piece, _)) = &self.batch else { return Ok(true) };
         let bytes = piece.as_ref();
         let all = records_of(bytes, &self.records);
         let mut records = Records::new(&all[self.at..], self.left);
-        let mut at = self.at;
+        let (mut group, mut at) = (Vec::with_capacity(GROUP_SIZE), self.at);
         while !budget.is_spent() {
-            let Some(record) = records.next() else { return Ok(true) };
-            let record = record.map_err(|e| fault(bytes, e))?;
-            let from = at;
-            at = all.len() - records.rest().len();
-            self.left -= 1;
-            budget.spend_record();
-            budget.spend(record.key.map_or(0, <[u8]>::len), HASH_NS);
-            if !each(&record, from..at) {
+            group.clear();
+            while group.len() < GROUP_SIZE
+                && let Some(record) = records.next()
+            {
+                let record = record.map_err(|e| fault(bytes, e))?;
+                let from = std::mem::replace(&mut at, all.len() - records.rest().len());
+                budget.spend_record();
+                budget.spend(record.key.map_or(0, <[u8]>::len), HASH_NS);
+                let key = record.key.map(|key| hasher.hash(key));
+                group.push(Looked { record, range: from..at, key });
+            }
+            if group.is_empty() {
+                return Ok(true);
+            }
+            (self.at, self.left) = (at, self.left - group.len() as i32);
+            if !each(&group) {
                 break;
             }
         }
-        self.at = at;
         Ok(self.left <= 0)
     }
 
@@ -273,15 +292,18 @@ impl BatchWork {
         let verdict = Verdict::of(&header);
         let mut kept = std::mem::take(&mut self.kept);
         let (mut count, mut tombstones, mut newest_ms) = (0, 0, -1);
-        let done = self.look(budget, |record, range| {
-            if verdict.keeps(rules, record) {
-                count += 1;
-                tombstones += i32::from(record.value.is_none());
-                newest_ms = verdict.timestamp(record).max(newest_ms);
-                let (start, end) = (range.start as u32, range.end as u32);
-                match kept.last_mut() {
-                    Some(last) if last.end == start => last.end = end,
-                    _ => kept.push(start..end),
+        let done = self.look(budget, rules.map.hasher(), |group| {
+            rules.map.touch(group.iter().filter_map(|looked| looked.key));
+            for Looked { record, range, key } in group {
+                if verdict.keeps(rules, record, *key) {
+                    count += 1;
+                    tombstones += i32::from(record.value.is_none());
+                    newest_ms = verdict.timestamp(record).max(newest_ms);
+                    let (start, end) = (range.start as u32, range.end as u32);
+                    match kept.last_mut() {
+                        Some(last) if last.end == start => last.end = end,
+                        _ => kept.push(start..end),
+                    }
                 }
             }
             true

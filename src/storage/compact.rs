@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::key_map::KeyMap;
+use super::key_map::{KeyHash, KeyMap};
 use super::log_config::LogConfig;
 use super::producer_state::ProducerState;
 use super::segment::{Segment, Stage};
@@ -127,13 +127,13 @@ impl Verdict {
     pub fn timestamp(&self, record: &Record<'_>) -> i64 {
         self.base_timestamp.wrapping_add(record.timestamp_delta)
     }
-    pub fn keeps(&self, rules: &Rules<'_>, record: &Record<'_>) -> bool {
+    pub fn keeps(&self, rules: &Rules<'_>, record: &Record<'_>, key: Option<KeyHash>) -> bool {
         let offset = self.base_offset + i64::from(record.offset_delta);
         if offset >= rules.mapped_end {
             // Older records of the key may be left before the map's end, so that even a tombstone must stay.
             return true;
         }
-        let Some(key) = record.key else { return false };
+        let Some(key) = key else { return false };
         let last = rules.map.get(key).is_none_or(|last| last <= offset.0);
         last && (record.value.is_some() || self.horizon_ms.is_none_or(|horizon_ms| rules.now_ms < horizon_ms))
     }

@@ -8,6 +8,23 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 /// Hash in two halves, and offset + 1 (0: free).
 type Slot = [u64; 3];
 
+/// What stands for a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KeyHash([u64; 2]);
+
+/// Makes the hashes of one map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyHasher {
+    seed: u64,
+}
+
+impl KeyHasher {
+    pub fn hash(self, key: &[u8]) -> KeyHash {
+        let hash = twox_hash::XxHash3_128::oneshot_with_seed(self.seed, key);
+        KeyHash([(hash >> 64) as u64, hash as u64])
+    }
+}
+
 /// Slots that come or go in one step.
 const STEP: usize = 8192;
 /// Of ten slots, so many are used at most.
@@ -20,7 +37,7 @@ pub(super) struct KeyMap {
     /// How many slots it will have.
     count: usize,
     used: usize,
-    seed: u64,
+    hasher: KeyHasher,
 }
 
 impl KeyMap {
@@ -29,7 +46,17 @@ impl KeyMap {
         let wanted = (keys.saturating_mul(10) / LOAD_MAX_TENTHS).saturating_add(16);
         let count = wanted.min(bytes_max / size_of::<Slot>()).max(16);
         let seed = RandomState::new().build_hasher().finish();
-        KeyMap { slots: Vec::with_capacity(count), count, used: 0, seed }
+        KeyMap { slots: Vec::with_capacity(count), count, used: 0, hasher: KeyHasher { seed } }
+    }
+    pub fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+    /// Looks at where some keys are, or would be, so that the memory has come when `put` and `get` need it: the map is larger
+    /// than the cache, and a processor waits for several places at once as long as for one.
+    pub fn touch(&self, hashes: impl Iterator<Item = KeyHash>) {
+        for hash in hashes {
+            std::hint::black_box(self.slots[self.home(hash)][2]);
+        }
     }
     /// Takes memory for some more slots. True: it has all of them.
     pub fn grow(&mut self) -> bool {
@@ -43,8 +70,8 @@ impl KeyMap {
         self.slots.is_empty()
     }
     /// Notes a record. False: the map is full and the key is not in it.
-    pub fn put(&mut self, key: &[u8], offset: i64) -> bool {
-        let (at, hash) = self.find(key);
+    pub fn put(&mut self, hash: KeyHash, offset: i64) -> bool {
+        let at = self.find(hash);
         let used_max = self.slots.len() * LOAD_MAX_TENTHS / 10;
         let slot = &mut self.slots[at];
         if slot[2] == 0 {
@@ -52,25 +79,26 @@ impl KeyMap {
                 return false;
             }
             self.used += 1;
-            *slot = [hash[0], hash[1], 0];
+            *slot = [hash.0[0], hash.0[1], 0];
         }
         slot[2] = slot[2].max(offset as u64 + 1);
         true
     }
     /// Offset of the key's last record in the part of the log that was mapped.
-    pub fn get(&self, key: &[u8]) -> Option<i64> {
-        let (at, _) = self.find(key);
-        (self.slots[at][2] as i64).checked_sub(1).filter(|offset| *offset >= 0)
+    pub fn get(&self, hash: KeyHash) -> Option<i64> {
+        (self.slots[self.find(hash)][2] as i64).checked_sub(1).filter(|offset| *offset >= 0)
+    }
+    /// Where the search for a key begins.
+    fn home(&self, hash: KeyHash) -> usize {
+        ((u128::from(hash.0[0]) * self.slots.len() as u128) >> 64) as usize
     }
     /// Where the key is, or would be.
-    fn find(&self, key: &[u8]) -> (usize, [u64; 2]) {
-        let hash = twox_hash::XxHash3_128::oneshot_with_seed(self.seed, key);
-        let (high, low) = ((hash >> 64) as u64, hash as u64);
-        let mut at = ((u128::from(high) * self.slots.len() as u128) >> 64) as usize;
+    fn find(&self, hash: KeyHash) -> usize {
+        let mut at = self.home(hash);
         loop {
             let slot = &self.slots[at];
-            if slot[2] == 0 || (slot[0] == high && slot[1] == low) {
-                return (at, [high, low]);
+            if slot[2] == 0 || slot[..2] == hash.0 {
+                return at;
             }
             at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
@@ -85,20 +113,21 @@ mod tests {
     fn keeps_the_last_offset_and_gets_full_in_its_bounds() {
         let mut map = KeyMap::new(usize::MAX, 240 * size_of::<Slot>());
         assert!(map.grow());
-        let key = |i: i64| i.to_be_bytes();
+        let hasher = map.hasher();
+        let key = |i: i64| hasher.hash(&i.to_be_bytes());
         let mut kept = 0;
         for i in 0..1000 {
-            if !map.put(&key(i), i) {
+            if !map.put(key(i), i) {
                 break;
             }
             kept += 1;
         }
         assert_eq!(kept, 192, "eight tenths of 240");
-        assert!(map.put(&key(5), 700), "a known key has its place");
-        assert!(map.put(&key(5), 600));
-        assert_eq!(map.get(&key(5)), Some(700));
-        assert_eq!(map.get(&key(0)), Some(0));
-        assert_eq!(map.get(&key(500)), None);
+        assert!(map.put(key(5), 700), "a known key has its place");
+        assert!(map.put(key(5), 600));
+        assert_eq!(map.get(key(5)), Some(700));
+        assert_eq!(map.get(key(0)), Some(0));
+        assert_eq!(map.get(key(500)), None);
     }
 
     #[test]
@@ -106,7 +135,8 @@ mod tests {
         let mut map = KeyMap::new(100_000, 1 << 20);
         assert_eq!((0..).take_while(|_| !map.grow()).count(), (1 << 20) / 24 / STEP);
         let memory = map.slots.as_ptr();
-        (0..30_000i64).for_each(|i| assert!(map.put(&i.to_be_bytes(), i)));
+        let hasher = map.hasher();
+        (0..30_000i64).for_each(|i| assert!(map.put(hasher.hash(&i.to_be_bytes()), i)));
         assert_eq!(map.slots.as_ptr(), memory, "it never moved");
         assert_eq!((0..).take_while(|_| !map.shrink()).count(), (1 << 20) / 24 / STEP);
         assert_eq!(map.slots.capacity(), 0);
