@@ -89,6 +89,40 @@ fn a_data_directory_that_cannot_be_written() {
 }
 
 #[test]
+fn a_damaged_meta_properties() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let whole = "version=1\ncluster.id=AAAAAAAAAAAAAAAAAAAAAQ\nnode.id=1\n";
+    for (text, words) in [
+        ("", ["cluster.id is missing", "remove the file"]),
+        ("version=1\nnode.id=1\n", ["cluster.id is missing", "remove the file"]),
+        ("\\u12", ["not a properties file", "remove the file"]),
+        ("version=1\ncluster.id=c\nnode.id=one\n", ["node.id=one is not a number", "node.id=1"]),
+        (&format!("{whole}directory.id=?\n"), ["directory.id=? is not an id", "remove its line"]),
+        (&whole.replace("node.id=1", "node.id=7"), ["belongs to node 7", "set node.id=7"]),
+    ] {
+        std::fs::write(dir.path().join("meta.properties"), text).unwrap();
+        let said = refused(serve(&[], dir.path()));
+        mentions(&said, &[path, "meta.properties"]);
+        mentions(&said, &words);
+        assert_eq!(std::fs::read_to_string(dir.path().join("meta.properties")).unwrap(), text, "left as it is");
+    }
+    std::fs::write(dir.path().join("meta.properties"), whole).unwrap();
+    drop(Started::of(serve(&[], dir.path())));
+}
+
+/// As where somebody else's files were restored into it.
+#[test]
+fn files_of_the_start_that_cannot_be_read() {
+    for name in ["meta.properties", ".kafka_cleanshutdown", "recovery-point-offset-checkpoint"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        let said = refused(serve(&[], dir.path()));
+        mentions(&said, &[dir.path().to_str().unwrap(), name, "directory"]);
+    }
+}
+
+#[test]
 fn io_uring_forbidden_as_container_runtimes_do() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = serve(&[], dir.path());

@@ -109,9 +109,10 @@ fn run_until_stopped(arguments: &Arguments) -> Result<()> {
     let signalled = wake.clone();
     signals::on_stop(move |name| drop(signalled.send(Wake::Signal(name))))?;
     let data_dir = &config.data_dir;
+    let in_data_dir = || format!("data directory {}", data_dir.display());
     let _lock = dir_lock::DirLock::take(data_dir)?;
     let mut files = Files::new(data_dir.clone());
-    let checkpoints = Arc::new(Checkpoints::take(&mut files).context("reading the checkpoints")?);
+    let checkpoints = Arc::new(Checkpoints::take(&mut files).with_context(in_data_dir)?);
 
     let (ends, queues, incoming, to_control) = mailboxes(cores.len() as u16);
     let mut shards = Vec::new();
@@ -138,7 +139,7 @@ fn run_until_stopped(arguments: &Arguments) -> Result<()> {
         data_dir: data_dir.clone(),
         clock: clock::now,
     };
-    let (control, image) = control::thread::start(start, incoming, posts(&shards))?;
+    let (control, image) = control::thread::start(start, incoming, posts(&shards)).with_context(in_data_dir)?;
     for shard in &shards {
         let begin = Begin { image: image.clone(), checkpoints: checkpoints.clone() };
         shard.begin.send(begin).map_err(|_| anyhow!("a shard ended at its start"))?;
@@ -178,7 +179,7 @@ fn run_until_stopped(arguments: &Arguments) -> Result<()> {
     let _ = to_control.send(ToControl::Stop);
     control.join().map_err(|_| anyhow!("the control thread panicked"))?;
     let closed = closed.ok_or_else(|| anyhow!("not every log was closed in good order; the next start checks them"))?;
-    Checkpoints::write(&mut files, &closed).context("writing the checkpoints")?;
+    Checkpoints::write(&mut files, &closed).with_context(in_data_dir)?;
     log::info!("stopped in good order");
     Ok(())
 }

@@ -10,6 +10,8 @@ use crate::ids::NodeId;
 use crate::io::disk::{Disk, Job};
 
 const FILE: &str = "meta.properties";
+/// What helps a directory whose cluster's id is lost.
+const CLUSTER_ID_REMEDY: &str = "restore it, or remove the file: the next start makes one, with another cluster id";
 
 /// Who the data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The disk failed.
-    #[error("meta.properties: {0}")]
+    #[error("meta.properties cannot be read or written")]
     Io(#[from] io::Error),
     /// Another node's directory.
     #[error(
@@ -36,9 +38,9 @@ pub enum IdentityError {
         /// Who reads it.
         configured: i32,
     },
-    /// Not a file of this kind.
+    /// Not a file of this kind: what is wrong, and what to do about it.
     #[error("meta.properties: {0}")]
-    Malformed(&'static str),
+    Malformed(String),
 }
 
 impl Identity {
@@ -59,20 +61,26 @@ impl Identity {
         };
         let mut identity = Identity { cluster_id: String::new(), directory: Uuid::nil() };
         for line in java_properties::PropertiesIter::new(bytes.as_slice()) {
-            let line = line.map_err(|_| IdentityError::Malformed("it is not a properties file"))?;
+            let line = line.map_err(|_| malformed(format!("it is not a properties file; {CLUSTER_ID_REMEDY}")))?;
             let java_properties::LineContent::KVPair(key, value) = line.content() else { continue };
             match key.as_str() {
                 "cluster.id" => identity.cluster_id = value.clone(),
-                "directory.id" => identity.directory = from_base64(value).unwrap_or_default(),
+                "directory.id" => {
+                    let remedy = "restore it, or remove its line: the next start makes one";
+                    let not_an_id = || malformed(format!("directory.id={value} is not an id; {remedy}"));
+                    identity.directory = from_base64(value).ok_or_else(not_an_id)?;
+                }
                 "node.id" | "broker.id" if *value != node.0.to_string() => {
-                    let stored = value.parse().map_err(|_| IdentityError::Malformed("node.id is not a number"))?;
+                    let remedy = format!("write {key}={node} if this node's data is here");
+                    let not_a_number = |_| malformed(format!("{key}={value} is not a number; {remedy}"));
+                    let stored = value.parse().map_err(not_a_number)?;
                     return Err(IdentityError::OtherNode { stored, configured: node.0 });
                 }
                 _ => {}
             }
         }
         if identity.cluster_id.is_empty() {
-            return Err(IdentityError::Malformed("cluster.id is missing"));
+            return Err(malformed(format!("cluster.id is missing; {CLUSTER_ID_REMEDY}")));
         }
         if identity.directory.is_nil() {
             identity.directory = new_id();
@@ -89,6 +97,10 @@ impl Identity {
         );
         disk.run(Job::Replace { path: FILE.into(), bytes: text.into_bytes(), sync: true })
     }
+}
+
+fn malformed(what: String) -> IdentityError {
+    IdentityError::Malformed(what)
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

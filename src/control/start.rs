@@ -60,7 +60,7 @@ pub enum StartError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// The directory cannot be read.
-    #[error("data directory: {0}")]
+    #[error("it cannot be read")]
     Io(#[from] io::Error),
 }
 

@@ -27,6 +27,15 @@ pub struct ClosedPartition {
     pub log: ClosedLog,
 }
 
+/// A checkpoint file, or the mark, that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}")]
+pub struct CheckpointError {
+    name: &'static str,
+    #[source]
+    error: io::Error,
+}
+
 /// The checkpoints as found at start. The default knows nothing: every log is scanned from its own checkpoint, or whole.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints {
@@ -38,20 +47,21 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Reads the checkpoints and takes the mark of a clean stop away: from here on a crash is unclean.
-    pub fn take(disk: &mut dyn Disk) -> io::Result<Checkpoints> {
+    pub fn take(disk: &mut dyn Disk) -> Result<Checkpoints, CheckpointError> {
         let clean = match disk.read_file(Path::new(CLEAN_SHUTDOWN)) {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
+            Err(error) => return Err(failed(CLEAN_SHUTDOWN, error)),
         };
         if clean {
-            disk.run(Job::Remove { path: CLEAN_SHUTDOWN.into() })?;
+            let removed = disk.run(Job::Remove { path: CLEAN_SHUTDOWN.into() });
+            removed.map_err(|error| failed(CLEAN_SHUTDOWN, error))?;
         }
-        let mut offsets = |name: &str| -> io::Result<Offsets> {
+        let mut offsets = |name: &'static str| -> Result<Offsets, CheckpointError> {
             let bytes = match disk.read_file(Path::new(name)) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Offsets::new()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(failed(name, error)),
             };
             Ok(std::str::from_utf8(&bytes).ok().and_then(checkpoint::decode).unwrap_or_else(|| {
                 log::warn!("{name} is damaged; logs are checked from their own checkpoints");
@@ -76,7 +86,7 @@ impl Checkpoints {
     }
 
     /// Writes the checkpoints of a clean stop, and its mark last.
-    pub fn write(disk: &mut dyn Disk, closed: &[ClosedPartition]) -> io::Result<()> {
+    pub fn write(disk: &mut dyn Disk, closed: &[ClosedPartition]) -> Result<(), CheckpointError> {
         let key = |c: &ClosedPartition| (c.topic.clone(), c.index);
         let ends: Offsets = closed.iter().map(|c| (key(c), c.log.recovery_point)).collect();
         let starts: Offsets = closed.iter().filter_map(|c| Some((key(c), c.log.log_start_offset?))).collect();
@@ -88,9 +98,15 @@ impl Checkpoints {
             (checkpoint::CLEANER_POINTS, &cleaned),
         ] {
             let bytes = checkpoint::encode(offsets).into_bytes();
-            disk.run(Job::Replace { path: name.into(), bytes, sync: true })?;
+            let written = disk.run(Job::Replace { path: name.into(), bytes, sync: true });
+            written.map_err(|error| failed(name, error))?;
         }
         let bytes = CLEAN_SHUTDOWN_TEXT.as_bytes().to_vec();
-        disk.run(Job::Replace { path: CLEAN_SHUTDOWN.into(), bytes, sync: true })
+        let marked = disk.run(Job::Replace { path: CLEAN_SHUTDOWN.into(), bytes, sync: true });
+        marked.map_err(|error| failed(CLEAN_SHUTDOWN, error))
     }
+}
+
+fn failed(name: &'static str, error: io::Error) -> CheckpointError {
+    CheckpointError { name, error }
 }
