@@ -1,5 +1,7 @@
 //! DescribeProducers (key 61), version 0: the producers whose sequence numbers a partition remembers (KIP-664).
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 use kafka_protocol::protocol::StrBytes;
@@ -15,8 +17,11 @@ use crate::wire::ErrorCode;
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: DescribeProducersRequest = decode_or_close!(request);
     let mut response = DescribeProducersResponse::default();
+    // A partition that is named twice is told once: it takes few bytes to ask for, and may have thousands of producers.
+    let mut seen = HashSet::new();
     for topic in &message.topics {
-        let partitions = topic.partition_indexes.iter().map(|&index| {
+        let indexes = topic.partition_indexes.iter().filter(|index| seen.insert((&topic.name, **index)));
+        let partitions = indexes.map(|&index| {
             let (error, message, producers) = match active(context.broker, &topic.name, index) {
                 Ok(producers) => (ErrorCode::None, None, producers),
                 Err(Refused { code, message }) => (code, message.map(StrBytes::from), Vec::new()),

@@ -39,7 +39,9 @@ struct Deletion {
 
 impl Groups {
     pub fn describe(&self, request: &DescribeGroupsRequest, version: i16) -> DescribeGroupsResponse {
-        let groups = request.groups.iter().map(|group_id| {
+        // One that is named twice is told once: it takes few bytes to ask for, and may have thousands of members.
+        let mut seen = BTreeSet::new();
+        let groups = request.groups.iter().filter(|group_id| seen.insert(*group_id)).map(|group_id| {
             let described = match self.route(group_id) {
                 Err(error) => DescribedGroup::default().with_error_code(error.code()),
                 Ok(partition) => match self.group(partition, group_id) {

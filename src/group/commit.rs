@@ -1,6 +1,8 @@
 //! OffsetCommit, OffsetFetch and OffsetDelete over all groups of this shard, and the clean-up of expired offsets. Which
 //! offset may be committed or forgotten is decided in `offsets`; here requests are taken apart and put together again.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
@@ -14,6 +16,7 @@ use kafka_protocol::messages::{
     OffsetFetchResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::classic::{Group, State};
 use super::offsets::{Topics, commit_bytes, committed, metadata_is_too_large, tombstone};
@@ -185,9 +188,12 @@ impl Groups {
 
     // --- fetch
 
+    /// What is named twice is told once: it takes few bytes to ask for, and may come with kilobytes of metadata.
     pub fn fetch(&self, request: &OffsetFetchRequest, version: i16, topics: &dyn Topics) -> OffsetFetchResponse {
         if version >= 8 {
-            let groups = request.groups.iter().map(|group| self.fetch_group(group, version, topics)).collect();
+            let mut seen = BTreeSet::new();
+            let groups = request.groups.iter().filter(|group| seen.insert(&group.group_id));
+            let groups = groups.map(|group| self.fetch_group(group, version, topics)).collect();
             return OffsetFetchResponse::default().with_groups(groups);
         }
         let asked = request.topics.as_ref().map(|asked| {
@@ -228,7 +234,10 @@ impl Groups {
         // A group that nobody knows has no offsets; that is no error.
         let group = self.group(partition, &request.group_id);
         let answers = match &request.topics {
-            Some(asked) => asked.iter().map(|topic| fetch_topic(group, topic, version, topics)).collect(),
+            Some(asked) => {
+                let mut seen = BTreeSet::new();
+                asked.iter().map(|topic| fetch_topic(group, topic, &mut seen, version, topics)).collect()
+            }
             None => group.map(|group| fetch_all(group, version, topics)).unwrap_or_default(),
         };
         response.with_topics(answers)
@@ -415,9 +424,11 @@ fn fail_commit(response: &mut OffsetCommitResponse, error: ErrorCode) {
     }
 }
 
-fn fetch_topic(
+/// `seen`: what was told already; it is not told again.
+fn fetch_topic<'a>(
     group: Option<&Group>,
-    asked: &OffsetFetchRequestTopics,
+    asked: &'a OffsetFetchRequestTopics,
+    seen: &mut BTreeSet<(&'a str, Uuid, i32)>,
     version: i16,
     topics: &dyn Topics,
 ) -> OffsetFetchResponseTopics {
@@ -430,7 +441,9 @@ fn fetch_topic(
         }
     };
     let found = |index: i32| group.and_then(|group| group.offsets.get(&name, index));
-    let partitions = asked.partition_indexes.iter().map(|&index| answer(index, found(index), error_code)).collect();
+    let indexes = asked.partition_indexes.iter().copied();
+    let indexes = indexes.filter(|index| seen.insert((&asked.name, asked.topic_id, *index)));
+    let partitions = indexes.map(|index| answer(index, found(index), error_code)).collect();
     OffsetFetchResponseTopics::default()
         .with_name(TopicName(name.clone()))
         .with_topic_id(asked.topic_id)

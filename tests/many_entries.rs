@@ -1,0 +1,135 @@
+//! Requests with very many entries, or with the same one very many times, against the broker's own process under a limit on
+//! its memory: no more is told than there is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::Client;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::StrBytes;
+use ringlane::wire::record::{BatchBuilder, BatchFields};
+use server::Server;
+
+#[allow(dead_code)]
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/server.rs"]
+mod server;
+
+/// Address space that the broker may use.
+const ADDRESS_SPACE: &str = "--as=1073741824";
+/// Resident memory above which a request has been paid for with more than it was worth (MiB).
+const RESIDENT_MIB_MAX: u64 = 300;
+const MANY: usize = 200_000;
+const TOPIC: &str = "t";
+const GROUP: &str = "g";
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn topic_name() -> TopicName {
+    TopicName(text(TOPIC))
+}
+
+/// A broker with a topic and a coordinator.
+fn start(settings: &[&str]) -> (Server, Client) {
+    let server = Server::start(&["prlimit", ADDRESS_SPACE, env!("CARGO_BIN_EXE_ringlane")], settings);
+    let mut client = Client::connect(server.address);
+    let topic = CreatableTopic::default().with_name(topic_name()).with_num_partitions(1).with_replication_factor(1);
+    let created = client.call(5, &CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(60_000));
+    assert_eq!(created.topics[0].error_code, 0);
+    let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(GROUP)]);
+    while client.call(4, &find).coordinators[0].error_code != 0
+        || client.call(4, &ListGroupsRequest::default()).error_code != 0
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (server, client)
+}
+
+/// The broker lives, serves others, and is as small as before.
+fn check(server: &Server, after: &str) {
+    let served = Client::connect(server.address).call(0, &ApiVersionsRequest::default());
+    assert_eq!(served.error_code, 0, "after {after}");
+    let resident = server.resident_mib();
+    assert!(resident < RESIDENT_MIB_MAX, "{resident} MiB resident after {after}");
+}
+
+#[test]
+fn offsets_asked_for_again_and_again() {
+    let (server, mut client) = start(&[]);
+    let partition = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text(&"m".repeat(4_000))));
+    let topic = OffsetCommitRequestTopic::default().with_name(topic_name()).with_partitions(vec![partition]);
+    let commit = OffsetCommitRequest::default().with_group_id(GroupId(text(GROUP))).with_topics(vec![topic]);
+    assert_eq!(client.call(7, &commit.with_generation_id_or_member_epoch(-1)).topics[0].partitions[0].error_code, 0);
+
+    let topic = OffsetFetchRequestTopic::default().with_name(topic_name()).with_partition_indexes(vec![0; MANY]);
+    let fetch = OffsetFetchRequest::default().with_group_id(GroupId(text(GROUP))).with_topics(Some(vec![topic]));
+    assert_eq!(client.call(7, &fetch).topics[0].partitions.len(), 1);
+    check(&server, "one partition again and again");
+
+    let topic = OffsetFetchRequestTopics::default().with_name(topic_name()).with_partition_indexes(vec![0]);
+    let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(text(GROUP)));
+    let topics = group.clone().with_topics(Some(vec![topic; MANY / 2]));
+    let fetched = client.call(8, &OffsetFetchRequest::default().with_groups(vec![topics]));
+    assert_eq!(fetched.groups[0].topics.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 1);
+    check(&server, "one topic again and again");
+
+    let fetch = OffsetFetchRequest::default().with_groups(vec![group.with_topics(None); MANY]);
+    assert_eq!(client.call(8, &fetch).groups.len(), 1);
+    check(&server, "one group again and again");
+}
+
+#[test]
+fn a_group_described_again_and_again() {
+    const MEMBERS: usize = 100;
+    let (server, mut client) = start(&[]);
+    let protocol =
+        JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from(vec![0; 100]));
+    let join = JoinGroupRequest::default()
+        .with_group_id(GroupId(text(GROUP)))
+        .with_session_timeout_ms(300_000)
+        .with_rebalance_timeout_ms(300_000)
+        .with_protocol_type(text("consumer"))
+        .with_protocols(vec![protocol]);
+    (0..MEMBERS).for_each(|_| client.send(3, &join));
+    let mut other = Client::connect(server.address);
+    let describe = |count| DescribeGroupsRequest::default().with_groups(vec![GroupId(text(GROUP)); count]);
+    while other.call(1, &describe(1)).groups[0].members.len() < MEMBERS {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let described = other.call(1, &describe(MANY));
+    assert_eq!((described.groups.len(), described.groups[0].members.len()), (1, MEMBERS));
+    check(&server, "one group again and again");
+}
+
+#[test]
+fn producers_described_again_and_again() {
+    const PRODUCERS: i64 = 100;
+    let (server, mut client) = start(&[]);
+    for producer_id in 0..PRODUCERS {
+        let mut batch = Vec::new();
+        let fields = BatchFields { producer_id, producer_epoch: 0, base_sequence: 0, ..BatchFields::default() };
+        let mut builder = BatchBuilder::new(&mut batch, fields);
+        builder.push(1, None, Some(b"value"), &[]);
+        builder.finish();
+        let partition = PartitionProduceData::default().with_records(Some(batch.into()));
+        let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![partition]);
+        let produce = ProduceRequest::default().with_acks(1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+        assert_eq!(client.call(8, &produce).responses[0].partition_responses[0].error_code, 0);
+    }
+    let topic = TopicRequest::default().with_name(topic_name()).with_partition_indexes(vec![0; MANY]);
+    let described = client.call(0, &DescribeProducersRequest::default().with_topics(vec![topic]));
+    let partitions = &described.topics[0].partitions;
+    assert_eq!((partitions.len(), partitions[0].active_producers.len()), (1, PRODUCERS as usize));
+    check(&server, "one partition again and again");
+}
