@@ -1,11 +1,11 @@
 //! Requests with very many entries, or with the same one very many times, against the broker's own process under a limit on
-//! its memory: no more is told than there is.
+//! its memory: no more is told than there is, and what a request costs grows with its size, not with its square.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use client::Client;
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -15,6 +15,7 @@ use kafka_protocol::messages::offset_fetch_request::{
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
+use ringlane::wire::ErrorCode;
 use ringlane::wire::record::{BatchBuilder, BatchFields};
 use server::Server;
 
@@ -28,6 +29,8 @@ mod server;
 const ADDRESS_SPACE: &str = "--as=1073741824";
 /// Resident memory above which a request has been paid for with more than it was worth (MiB).
 const RESIDENT_MIB_MAX: u64 = 300;
+/// What the broker, built for tests, may compute for one request (seconds).
+const CPU_SECONDS_MAX: f64 = 20.0;
 const MANY: usize = 200_000;
 const TOPIC: &str = "t";
 const GROUP: &str = "g";
@@ -132,4 +135,28 @@ fn producers_described_again_and_again() {
     let partitions = &described.topics[0].partitions;
     assert_eq!((partitions.len(), partitions[0].active_producers.len()), (1, PRODUCERS as usize));
     check(&server, "one partition again and again");
+}
+
+/// A created topic is told with all its settings, some three kilobytes in memory for a topic that took ten bytes to ask for.
+#[test]
+fn as_many_topics_as_a_request_may_create() {
+    let (server, mut client) = start(&[]);
+    let topic = |i: usize| {
+        let retention = CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text("1000")));
+        let topic = CreatableTopic::default().with_name(TopicName(text(&format!("n{i}")))).with_num_partitions(1);
+        topic.with_replication_factor(1).with_configs(vec![retention])
+    };
+    let request = CreateTopicsRequest::default().with_topics((0..60_000).map(topic).collect());
+    let before = server.cpu_seconds();
+    let created = client.call(5, &request.with_timeout_ms(60_000));
+    let took = server.cpu_seconds() - before;
+    assert!(created.topics.iter().all(|topic| topic.error_code == 0), "all are created");
+    let told = |topic: &create_topics_response::CreatableTopicResult| match &topic.configs {
+        Some(configs) => !configs.is_empty() && topic.topic_config_error_code == 0,
+        None => topic.topic_config_error_code == ErrorCode::InvalidRequest.code(),
+    };
+    assert!(created.topics.iter().all(told), "settings, or why there are none");
+    assert!(created.topics[0].configs.is_some() && created.topics[59_999].configs.is_none());
+    assert!(took < CPU_SECONDS_MAX, "{took} s");
+    check(&server, "very many topics");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::image::{Broker, ClusterImage, PartitionInfo, Topic};
 use super::record::{self, Record};
 use crate::config::{BrokerConfig, Layers, TopicConfig};
-use crate::ids::{LeaderEpoch, NodeId, TopicId};
+use crate::ids::{LeaderEpoch, NodeId, TopicId, TopicName};
 
 /// A topic with more partitions than this cannot be.
 pub const PARTITIONS_MAX: i32 = 1_000_000;
@@ -17,6 +17,8 @@ pub struct Fold {
     image: ClusterImage,
     /// Topics that have changed, to be shared again by `finish`.
     topics: BTreeMap<TopicId, Topic>,
+    /// Those of them that are new, by name.
+    created: BTreeMap<TopicName, TopicId>,
     /// Topics whose configuration must be resolved again.
     reconfigured: BTreeSet<TopicId>,
     brokers_reconfigured: bool,
@@ -30,6 +32,7 @@ impl Fold {
         Fold {
             image: image.clone(),
             topics: BTreeMap::new(),
+            created: BTreeMap::new(),
             reconfigured: BTreeSet::new(),
             brokers_reconfigured: false,
             transaction: None,
@@ -102,6 +105,7 @@ impl Fold {
                 let config = self.image.config.topic.clone();
                 let overrides = BTreeMap::new();
                 let topic = Topic { id, name: name.into(), partitions: Vec::new(), overrides, config, internal };
+                self.created.insert(topic.name.clone(), id);
                 self.topics.insert(id, topic);
             }
             Record::Partition(p) => {
@@ -138,11 +142,12 @@ impl Fold {
                 let shared = self.image.topics_by_id.remove(&id).map(|topic| topic.name.clone());
                 if let Some(name) = changed.or(shared) {
                     self.image.topics.remove(&name);
+                    self.created.remove(&name);
                 }
             }
             Record::Config { resource_type: record::RESOURCE_TOPIC, resource_name, name, value } => {
-                let changed = self.topics.values().find(|topic| *topic.name == *resource_name).map(|topic| topic.id);
-                let id = changed.or_else(|| self.image.topic(&resource_name).map(|topic| topic.id));
+                let created = self.created.get(&*resource_name).copied();
+                let id = created.or_else(|| self.image.topic(&resource_name).map(|topic| topic.id));
                 let Some(id) = id else { return };
                 if let Some(topic) = self.topic(id) {
                     set(&mut topic.overrides, name, value);

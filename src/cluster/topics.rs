@@ -21,6 +21,7 @@ use super::record::{Partition, RESOURCE_TOPIC, Record};
 use super::{Refused, refused, repeated};
 use crate::config::TopicConfig;
 use crate::ids::{LeaderEpoch, NodeId, TopicId};
+use crate::limits::DESCRIBED_SETTINGS_MAX;
 use crate::wire::error_code::ErrorCode;
 
 /// The topic of committed offsets.
@@ -78,13 +79,26 @@ pub fn create(
         results.push(failed(name, refused(ErrorCode::InvalidRequest, "Duplicate topic name.")));
     }
     let mut partitions_left = PARTITIONS_CREATED_MAX;
+    let mut described = 0;
     let mut unified: Option<BTreeMap<String, String>> = None;
     for topic in request.topics.iter().filter(|topic| !repeated.contains(topic.name.as_str())) {
         let result = check_new_name(image, &topic.name, &mut unified)
             .and_then(|()| create_one(image, topic, &mut loads, creation, &mut partitions_left));
         match result {
-            Ok((mut topic_records, result)) => {
+            Ok((mut topic_records, overrides, mut result)) => {
                 records.append(&mut topic_records);
+                match described {
+                    0..DESCRIBED_SETTINGS_MAX => {
+                        let configs = self::described(image, &overrides);
+                        described += configs.len();
+                        result.configs = Some(configs);
+                    }
+                    // The topic is made all the same: Kafka's way to say that its settings are not told.
+                    _ => {
+                        result.configs = None;
+                        result.topic_config_error_code = ErrorCode::InvalidRequest.code();
+                    }
+                }
                 results.push(result);
             }
             Err(error) => results.push(failed(&topic.name, error)),
@@ -138,7 +152,7 @@ fn create_one(
     loads: &mut Loads,
     creation: &mut Creation<'_>,
     partitions_left: &mut i32,
-) -> Result<(Vec<Record>, CreatableTopicResult), Refused> {
+) -> Result<(Vec<Record>, BTreeMap<String, String>, CreatableTopicResult), Refused> {
     let mut overrides = BTreeMap::new();
     let without_value = topic.configs.iter().filter(|c| c.value.is_none());
     let nulls: Vec<&str> = without_value.map(|c| c.name.as_str()).collect();
@@ -180,9 +194,8 @@ fn create_one(
         .with_topic_id(id)
         .with_error_message(None)
         .with_num_partitions(leaders.len() as i32)
-        .with_replication_factor(1)
-        .with_configs(Some(described(image, &overrides)));
-    Ok((records, result))
+        .with_replication_factor(1);
+    Ok((records, overrides, result))
 }
 
 fn partition_count(image: &ClusterImage, topic: &CreatableTopic) -> Result<i32, Refused> {

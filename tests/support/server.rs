@@ -37,6 +37,15 @@ impl Server {
         let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("VmRSS of a living broker");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
     }
+
+    /// What all its threads have computed so far.
+    #[allow(dead_code)]
+    pub fn cpu_seconds(&self) -> f64 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the broker lives");
+        let spent =
+            threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
+        spent.filter_map(|spent| spent.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+    }
 }
 
 /// Waits until the broker serves, and where. An error: what it said instead.
