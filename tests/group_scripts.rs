@@ -388,7 +388,7 @@ impl World {
             }
             "drop-topic" => {
                 self.topics.0.retain(|name| *name != args.positional(0));
-                self.groups.topics_deleted(&[text(args.positional(0))], self.now, &mut out);
+                self.groups.topics_deleted(&[text(args.positional(0))].into(), self.now, &mut out);
             }
             "unload" => self.groups.unload(partition_for(&group, self.config.offsets_partitions), self.now, &mut out),
             other => panic!("unknown command {other}"),

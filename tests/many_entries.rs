@@ -6,8 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::Client;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
@@ -34,6 +37,7 @@ const CPU_SECONDS_MAX: f64 = 20.0;
 const MANY: usize = 200_000;
 const TOPIC: &str = "t";
 const GROUP: &str = "g";
+const BROKER: i8 = 4;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -159,4 +163,53 @@ fn as_many_topics_as_a_request_may_create() {
     assert!(created.topics[0].configs.is_some() && created.topics[59_999].configs.is_none());
     assert!(took < CPU_SECONDS_MAX, "{took} s");
     check(&server, "very many topics");
+}
+
+#[test]
+fn the_cost_of_a_request_grows_with_its_size() {
+    // More partitions than a request may create, so that only the request itself costs something.
+    let (server, mut client) = start(&["num.partitions=200000"]);
+    let mut measure = |what: &str, call: &mut dyn FnMut(&mut Client)| {
+        let before = server.cpu_seconds();
+        call(&mut client);
+        let took = server.cpu_seconds() - before;
+        assert!(took < CPU_SECONDS_MAX, "{what}: {took} s");
+    };
+    measure("Metadata", &mut |client| {
+        let topic = |i| MetadataRequestTopic::default().with_name(Some(TopicName(text(&format!("n{i}")))));
+        let request = MetadataRequest::default().with_topics(Some((0..MANY).map(topic).collect()));
+        assert_eq!(client.call(4, &request.with_allow_auto_topic_creation(true)).topics.len(), MANY);
+    });
+    measure("DescribeConfigs", &mut |client| {
+        let names = (0..MANY).map(|i| text(&format!("key{i}"))).collect();
+        let broker = DescribeConfigsResource::default().with_resource_type(BROKER).with_resource_name(text("1"));
+        let broker = broker.with_configuration_keys(Some(names));
+        assert_eq!(client.call(1, &DescribeConfigsRequest::default().with_resources(vec![broker])).results.len(), 1);
+    });
+    for operation in [2, 3] {
+        measure("IncrementalAlterConfigs", &mut |client| {
+            // As many as a string of the protocol can hold.
+            let values: Vec<String> = (0..6_000).map(|i| i.to_string()).collect();
+            let config = AlterableConfig::default().with_name(text("cleanup.policy")).with_config_operation(operation);
+            let config = config.with_value(Some(text(&values.join(","))));
+            let topic = |i: i32| {
+                let topic = AlterConfigsResource::default().with_resource_type(2);
+                topic.with_resource_name(text(&format!("n{i}"))).with_configs(vec![config.clone()])
+            };
+            let request = IncrementalAlterConfigsRequest::default().with_resources((0..500).map(topic).collect());
+            assert_eq!(client.call(1, &request).responses.len(), 500);
+        });
+    }
+    measure("ListGroups", &mut |client| {
+        for i in 0..1_000 {
+            let topic = OffsetCommitRequestTopic::default().with_name(topic_name());
+            let topic = topic.with_partitions(vec![OffsetCommitRequestPartition::default()]);
+            let group = OffsetCommitRequest::default().with_group_id(GroupId(text(&format!("g{i}"))));
+            let commit = group.with_generation_id_or_member_epoch(-1).with_topics(vec![topic]);
+            assert_eq!(client.call(7, &commit).topics[0].partitions[0].error_code, 0);
+        }
+        let states = (0..MANY).map(|i| text(&format!("state {i}"))).collect();
+        assert!(client.call(4, &ListGroupsRequest::default().with_states_filter(states)).groups.is_empty());
+    });
+    check(&server, "requests with very many entries");
 }

@@ -9,7 +9,7 @@
 //! v0: no topics means all of them, later that is null.  v4: auto-creation is the client's choice.  v7: leader epochs.
 //! v10: topic ids.  v12: topics can be asked for by id alone.  v13: an error for the whole reply.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -88,6 +88,7 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, cre
         false => OPERATIONS_NOT_ASKED,
     };
     let row = |topic: &Topic| topic_row(&image, topic).with_topic_authorized_operations(operations);
+    let created: HashMap<&str, i16> = created.iter().map(|(name, code)| (&**name, *code)).collect();
     response.topics = match all {
         true => image.topics.values().map(|topic| row(topic)).collect(),
         false => {
@@ -95,7 +96,7 @@ fn answer(context: &mut Context<'_>, to: ReplyTo, message: &MetadataRequest, cre
             // One that is named twice is told once.
             let mut seen = HashSet::new();
             let asked = asked.iter().filter(|topic| seen.insert((topic.topic_id, &topic.name)));
-            asked.map(|asked| find(&image, asked, operations, created).map_or_else(|error| error, row)).collect()
+            asked.map(|asked| find(&image, asked, operations, &created).map_or_else(|error| error, row)).collect()
         }
     };
     context.reply(to, &response)
@@ -105,7 +106,7 @@ fn find<'a>(
     image: &'a ClusterImage,
     asked: &MetadataRequestTopic,
     operations: i32,
-    created: &[(TopicName, i16)],
+    created: &HashMap<&str, i16>,
 ) -> Result<&'a Topic, MetadataResponseTopic> {
     let error = |code: i16| {
         // What one may do to a topic is told even if it is not there, but for one that nobody knows the name of.
@@ -120,9 +121,9 @@ fn find<'a>(
     let Some(name) = &asked.name else {
         return Err(error(ErrorCode::InvalidTopicException.code()).with_name(Some(wire_name(""))));
     };
-    let code = match created.iter().find(|(created, _)| **created == ***name) {
-        Some((_, 0)) => ErrorCode::UnknownTopicOrPartition.code(),
-        Some((_, failure)) => *failure,
+    let code = match created.get(name.as_str()) {
+        Some(0) => ErrorCode::UnknownTopicOrPartition.code(),
+        Some(failure) => *failure,
         None => match (image.topic(name), check_name(name)) {
             (Some(topic), _) => return Ok(topic),
             (None, Err(refused)) => refused.code.code(),

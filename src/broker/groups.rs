@@ -186,7 +186,7 @@ impl Broker {
         self.coordination.topic = id;
         self.coordination.partitions = led;
         let is_gone = |name: &str, id: TopicId| image.topic(name).is_none_or(|topic| topic.id != id);
-        let deleted: Vec<StrBytes> = old
+        let deleted: BTreeSet<StrBytes> = old
             .topics
             .values()
             .filter(|topic| is_gone(&topic.name, topic.id))

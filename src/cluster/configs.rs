@@ -237,8 +237,9 @@ fn apply(
         Operation::Delete => None,
         Operation::Append(values) => {
             let mut parts = parts(list_only("APPEND")?);
+            let mut there: BTreeSet<String> = parts.iter().cloned().collect();
             for value in keys::list(values) {
-                if !parts.iter().any(|part| part == value) {
+                if there.insert(value.to_string()) {
                     parts.push(value.to_string());
                 }
             }
@@ -246,7 +247,8 @@ fn apply(
         }
         Operation::Subtract(values) => {
             let mut parts = parts(list_only("SUBTRACT")?);
-            parts.retain(|part| !keys::list(values).any(|value| value == part));
+            let gone: BTreeSet<&str> = keys::list(values).collect();
+            parts.retain(|part| !gone.contains(part.as_str()));
             Some(parts.join(","))
         }
     })
@@ -330,7 +332,8 @@ fn describe_resource(
     resource: &DescribeConfigsResource,
     request: &DescribeConfigsRequest,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
-    let wanted = |key: &&'static Key| is_asked(resource, key.name);
+    let asked = Asked::by(resource);
+    let wanted = |key: &&'static Key| asked.names(key.name);
     let name = resource.resource_name.as_str();
     match resource.resource_type {
         RESOURCE_TOPIC => {
@@ -353,7 +356,7 @@ fn describe_resource(
                 [(layers.dynamic_default, Source::DynamicDefaultBroker), (layers.dynamic, Source::DynamicBroker)]
             {
                 let names = layer.into_iter().flat_map(BTreeMap::keys).filter(|name| broker_key(name).is_none());
-                unknown.extend(names.filter(|name| is_asked(resource, name)).map(|name| (name.as_str(), source)));
+                unknown.extend(names.filter(|name| asked.names(name)).map(|name| (name.as_str(), source)));
             }
             let unknown = unknown.into_iter().map(|(name, source)| unknown_entry(name, source, request));
             let known = keys::broker_keys().filter(wanted);
@@ -386,10 +389,17 @@ fn describe_resource(
     }
 }
 
-fn is_asked(resource: &DescribeConfigsResource, key: &str) -> bool {
-    match &resource.configuration_keys {
-        Some(names) if !names.is_empty() => names.iter().any(|name| name.as_str() == key),
-        _ => true,
+/// The keys that a resource is asked for; `None`: all.
+struct Asked<'a>(Option<BTreeSet<&'a str>>);
+
+impl<'a> Asked<'a> {
+    fn by(resource: &'a DescribeConfigsResource) -> Asked<'a> {
+        let names = resource.configuration_keys.as_ref().filter(|names| !names.is_empty());
+        Asked(names.map(|names| names.iter().map(StrBytes::as_str).collect()))
+    }
+
+    fn names(&self, key: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(key))
     }
 }
 

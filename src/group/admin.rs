@@ -61,16 +61,12 @@ impl Groups {
         if self.coordinators.values().any(|coordinator| coordinator.loading) {
             return ListGroupsResponse::default().with_error_code(ErrorCode::CoordinatorLoadInProgress.code());
         }
-        let matches = |filter: &[StrBytes], value: &str| {
-            filter.is_empty() || filter.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(value))
-        };
+        let (states, types) = (Filter::of(&request.states_filter), Filter::of(&request.types_filter));
         let groups = self
             .coordinators
             .values()
             .flat_map(|coordinator| coordinator.groups.values())
-            .filter(|group| {
-                matches(&request.states_filter, group.state.name()) && matches(&request.types_filter, "classic")
-            })
+            .filter(|group| states.lets_through(group.state.name()) && types.lets_through("classic"))
             .map(|group| {
                 ListedGroup::default()
                     .with_group_id(GroupId(group.id.clone()))
@@ -135,6 +131,7 @@ impl Groups {
         }
         let Some(waiting) = self.deletions.waiting.get_mut(&deletion) else { return };
         if let Err(error) = result {
+            let groups: BTreeSet<&StrBytes> = groups.iter().collect();
             let failed = waiting.response.results.iter_mut().filter(|result| groups.contains(&result.group_id.0));
             failed.for_each(|result| result.error_code = error.code());
         }
@@ -144,6 +141,19 @@ impl Groups {
         {
             out.replies.push((done.to, Reply::DeleteGroups(done.response)));
         }
+    }
+}
+
+/// What ListGroups is narrowed down to; nothing: everything.
+struct Filter(BTreeSet<String>);
+
+impl Filter {
+    fn of(wanted: &[StrBytes]) -> Filter {
+        Filter(wanted.iter().map(|name| name.trim().to_ascii_lowercase()).collect())
+    }
+
+    fn lets_through(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.contains(&name.to_ascii_lowercase())
     }
 }
 

@@ -321,11 +321,11 @@ impl Groups {
     }
 
     /// Topics that were deleted take their offsets with them, in every group.
-    pub fn topics_deleted(&mut self, deleted: &[StrBytes], now: Now, out: &mut Outcome) {
+    pub fn topics_deleted(&mut self, deleted: &BTreeSet<StrBytes>, now: Now, out: &mut Outcome) {
         let mut expired = Vec::new();
         for (partition, coordinator) in self.coordinators.iter().filter(|(_, coordinator)| !coordinator.loading) {
             for group in coordinator.groups.values() {
-                let gone = group.offsets.keys().filter(|(topic, _)| deleted.contains(topic));
+                let gone = group.offsets.keys().filter(|(topic, _)| deleted.contains(*topic));
                 expired.extend(gone.map(|(topic, of)| (*partition, (group.id.clone(), topic.clone(), of))));
             }
         }

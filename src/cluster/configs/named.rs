@@ -8,7 +8,7 @@ use kafka_protocol::messages::DescribeConfigsRequest;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 
-use super::{entry, is_asked};
+use super::{Asked, entry};
 use crate::cluster::image::ClusterImage;
 use crate::cluster::record::{RESOURCE_CLIENT_METRICS, RESOURCE_GROUP};
 use crate::cluster::{Refused, refused};
@@ -148,8 +148,9 @@ pub(super) fn describe(
         RESOURCE_GROUP => Box::new(keys::group_keys()),
         _ => Box::new(keys::client_metrics_keys()),
     };
-    let asked = keys.filter(|key| is_asked(resource, key.name));
-    Ok(asked.map(|key| describe_key(image, resource.resource_type, key, set, request)).collect())
+    let asked = Asked::by(resource);
+    let keys = keys.filter(|key| asked.names(key.name));
+    Ok(keys.map(|key| describe_key(image, resource.resource_type, key, set, request)).collect())
 }
 
 /// A key of a group, whose defaults are the brokers', or of a subscription, whose defaults are nobody's.
