@@ -241,8 +241,8 @@ fn a_lookup_of_a_cold_batch_waits_for_its_read() {
     assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
     assert!(world.broker.lookups.next_due().is_none(), "nothing has been read yet");
     world.run_jobs();
-    let (lookup, read) = world.broker.lookups.next_due().expect("the read has ended");
-    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup, read);
+    let lookup = world.broker.lookups.next_due().expect("the read has ended");
+    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
     let mut answers = Vec::new();
     world.broker.take_answers(&mut answers);
     let (waiter, reply) = answers.pop().expect("answered");
@@ -251,6 +251,31 @@ fn a_lookup_of_a_cold_batch_waits_for_its_read() {
     let found: Vec<_> = response.topics.iter().map(|t| (t.partitions[0].error_code, t.partitions[0].offset)).collect();
     assert_eq!(found, [(0, 1), (0, 1)]);
     assert!(world.broker.lookups.next_due().is_none());
+}
+
+/// What was read may be a part of what is needed, or have left the page cache again. The lookup was asked again at once, and
+/// again: the shard did nothing else while the device read, and for ever where the next read had not been handed over yet.
+#[test]
+fn a_lookup_that_is_still_cold_waits_for_another_read() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    let file = Path::new("plain-0/00000000000000000000.log");
+    world.disk.file(file).unwrap().cold = true;
+    let asked = ListOffsetsPartition::default().with_timestamp(1001);
+    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+    assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
+    world.run_jobs();
+    let lookup = world.broker.lookups.next_due().expect("the read has ended");
+    world.disk.file(file).unwrap().cold = true;
+    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
+    assert!(world.broker.lookups.next_due().is_none(), "the next read has not ended");
+    world.run_jobs();
+    let lookup = world.broker.lookups.next_due().expect("the next read has ended");
+    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
+    let mut answers = Vec::new();
+    world.broker.take_answers(&mut answers);
+    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    assert_eq!((response.topics[0].partitions[0].error_code, response.topics[0].partitions[0].offset), (0, 1));
 }
 
 /// The device fails: that partition is offline from then on, its neighbour is not.
@@ -270,8 +295,8 @@ fn a_cold_read_that_fails_takes_its_partition_offline() {
         }
         world.broker.job_done(&mut world.disk, owner, job, result, world.now);
     }
-    let (lookup, read) = world.broker.lookups.next_due().expect("the read has ended");
-    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup, read);
+    let lookup = world.broker.lookups.next_due().expect("the read has ended");
+    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
     let mut answers = Vec::new();
     world.broker.take_answers(&mut answers);
     let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);

@@ -20,7 +20,7 @@ use super::fetch::READ_COMMITTED;
 use super::{Context, Outcome, ReplyTo, Request};
 use crate::broker::{Broker, FoundOffset, Lookup, LookupState};
 use crate::decode_or_close;
-use crate::ids::{JobOwner, LeaderEpoch, Offset};
+use crate::ids::{LeaderEpoch, Offset};
 use crate::io::disk::{Disk, Job};
 use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::partition::Partition;
@@ -84,11 +84,11 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     }
 }
 
-/// A read of one of the logs that a lookup waits for has ended.
-pub fn go_on(broker: &mut Broker, disk: &mut dyn Disk, mut lookup: Lookup, read: JobOwner) {
+/// Reads that a lookup waited for have ended.
+pub fn go_on(broker: &mut Broker, disk: &mut dyn Disk, mut lookup: Lookup) {
     let Lookup { to, request, states } = &mut lookup;
     for (state, (topic, asked)) in states.iter_mut().zip(partitions(request)) {
-        if matches!(state, LookupState::Waits(owner) if *owner == read) {
+        if matches!(state, LookupState::Due) {
             *state = one(broker, disk, to.version, topic, asked, request.isolation_level);
         }
     }
@@ -115,7 +115,7 @@ fn response(lookup: &Lookup) -> ListOffsetsResponse {
             let (error, found) = match *state {
                 LookupState::Known(error, found) => (error, found),
                 // Too many wait: clients come again by themselves.
-                LookupState::Waits(_) => (ErrorCode::OffsetNotAvailable, NONE),
+                LookupState::Waits(_) | LookupState::Due => (ErrorCode::OffsetNotAvailable, NONE),
             };
             ListOffsetsPartitionResponse::default()
                 .with_partition_index(asked.partition_index)

@@ -27,6 +27,8 @@ pub enum LookupState {
     Known(ErrorCode, FoundOffset),
     /// A read that this log started must end first.
     Waits(JobOwner),
+    /// It has ended: to be asked again.
+    Due,
 }
 
 /// A request under way.
@@ -41,8 +43,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    fn waits_for(&self, owner: JobOwner) -> bool {
-        self.states.iter().any(|state| matches!(state, LookupState::Waits(o) if *o == owner))
+    fn is_due(&self) -> bool {
+        self.states.iter().any(|state| matches!(state, LookupState::Due))
     }
 }
 
@@ -50,8 +52,8 @@ impl Lookup {
 #[derive(Default)]
 pub struct Lookups {
     parked: Vec<Lookup>,
-    /// Logs whose reads have ended.
-    ended: Vec<JobOwner>,
+    /// Some of them may be due.
+    any_due: bool,
 }
 
 impl Lookups {
@@ -66,19 +68,18 @@ impl Lookups {
 
     /// A read that this log started has ended.
     pub(super) fn read_ended(&mut self, owner: JobOwner) {
-        if self.parked.iter().any(|lookup| lookup.waits_for(owner)) {
-            self.ended.push(owner);
+        for state in self.parked.iter_mut().flat_map(|lookup| &mut lookup.states) {
+            if matches!(state, LookupState::Waits(waits_for) if *waits_for == owner) {
+                *state = LookupState::Due;
+                self.any_due = true;
+            }
         }
     }
 
-    /// A lookup that can be told more now, and the log whose read has ended. It is parked no longer.
-    pub fn next_due(&mut self) -> Option<(Lookup, JobOwner)> {
-        while let Some(&owner) = self.ended.last() {
-            if let Some(at) = self.parked.iter().position(|lookup| lookup.waits_for(owner)) {
-                return Some((self.parked.swap_remove(at), owner));
-            }
-            self.ended.pop();
-        }
-        None
+    /// A lookup that can be told more now. It is parked no longer; if it is parked again, it waits for another read.
+    pub fn next_due(&mut self) -> Option<Lookup> {
+        let at = self.any_due.then(|| self.parked.iter().position(Lookup::is_due)).flatten();
+        self.any_due = at.is_some();
+        at.map(|at| self.parked.swap_remove(at))
     }
 }

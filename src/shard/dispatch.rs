@@ -129,8 +129,8 @@ impl<I: Ring + Disk> Shard<I> {
 
     /// Goes on with the lookups whose reads have ended.
     pub(super) fn end_lookups(&mut self) {
-        while let Some((lookup, read)) = self.broker.lookups.next_due() {
-            api::list_offsets::go_on(&mut self.broker, &mut self.io, lookup, read);
+        while let Some(lookup) = self.broker.lookups.next_due() {
+            api::list_offsets::go_on(&mut self.broker, &mut self.io, lookup);
         }
     }
 
