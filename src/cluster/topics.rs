@@ -36,6 +36,9 @@ pub const NOT_HOSTED: &str = "This server does not host this topic-partition.";
 const PARTITIONS_CREATED_MAX: i32 = 100_000;
 const NAME_LENGTH_MAX: usize = 249;
 
+/// A topic's own settings.
+type Overrides = BTreeMap<String, String>;
+
 /// The topics that brokers keep for themselves.
 pub fn is_internal(name: &str) -> bool {
     matches!(name, OFFSETS_TOPIC | TRANSACTIONS_TOPIC | "__share_group_state")
@@ -152,7 +155,7 @@ fn create_one(
     loads: &mut Loads,
     creation: &mut Creation<'_>,
     partitions_left: &mut i32,
-) -> Result<(Vec<Record>, BTreeMap<String, String>, CreatableTopicResult), Refused> {
+) -> Result<(Vec<Record>, Overrides, CreatableTopicResult), Refused> {
     let mut overrides = BTreeMap::new();
     let without_value = topic.configs.iter().filter(|c| c.value.is_none());
     let nulls: Vec<&str> = without_value.map(|c| c.name.as_str()).collect();
@@ -303,7 +306,7 @@ fn partition(topic: TopicId, index: i32, leader: NodeId, directory: Uuid) -> Rec
     })
 }
 
-fn described(image: &ClusterImage, overrides: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {
+fn described(image: &ClusterImage, overrides: &Overrides) -> Vec<CreatableTopicConfigs> {
     let layers = image.layers(None);
     TopicConfig::described_keys()
         .map(|key| {
