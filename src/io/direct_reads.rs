@@ -139,7 +139,7 @@ impl DirectReads {
     /// Memory for another block: empty, else what readers are past. What was read ahead for somebody only `if_needed`.
     fn free_block(&mut self, if_needed: bool, now_ns: u64) -> Option<usize> {
         if self.blocks.is_empty() {
-            self.memory = Some(Memory::new().inspect_err(|e| log::warn!("no memory for direct reads: {e}")).ok()?);
+            self.memory = Some(Memory::new().inspect_err(|e| log::debug!("no memory for direct reads: {e}")).ok()?);
             self.blocks.resize_with(BLOCK_COUNT, Block::default);
         }
         let oldest = |usable: &dyn Fn(&Block) -> bool| {

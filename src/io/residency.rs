@@ -111,10 +111,10 @@ impl Residency {
         at - position
     }
 
-    /// Can a page be used that this file system does not show?
+    /// Can a page be used that this file system does not show? (Where `cachestat` does not answer, pages are tried themselves.)
     pub fn is_hidden(&self, handle: i32, position: u64) -> bool {
         let first = position / PAGE_SIZE * PAGE_SIZE;
-        let unseen = (self.cached_pages)(handle, first, PAGE_SIZE).is_none_or(|pages| pages == 0);
+        let unseen = (self.cached_pages)(handle, first, PAGE_SIZE) == Some(0);
         unseen && read_resident(handle, Position(position), &mut [0]).is_ok()
     }
 
