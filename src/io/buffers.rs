@@ -112,7 +112,7 @@ unsafe fn unbox(memory: NonNull<u8>, size: usize) {
 }
 
 /// Anonymous memory of its own mapping: zeroed by the kernel page by page as it is touched.
-fn map(size: usize) -> io::Result<NonNull<u8>> {
+pub(super) fn map(size: usize) -> io::Result<NonNull<u8>> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping at an address the kernel chooses touches no memory of ours.
     let memory = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
@@ -125,7 +125,7 @@ fn map(size: usize) -> io::Result<NonNull<u8>> {
 
 /// # Safety
 /// `memory` must be a mapping of `size` bytes made by `map`, in use by nobody.
-unsafe fn unmap(memory: NonNull<u8>, size: usize) {
+pub(super) unsafe fn unmap(memory: NonNull<u8>, size: usize) {
     // SAFETY: the caller's promise.
     unsafe { libc::munmap(memory.as_ptr().cast(), size) };
 }

@@ -6,20 +6,22 @@
 //! A file that is read over and over belongs into the page cache all the same: after some passes its ranges are read by way
 //! of it (`read_ahead`), as they are where the file system has no direct reads or all blocks are in use.
 
-use std::ffi::CString;
 use std::fmt::Display;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
-use super::Event;
+use super::disk::Disk;
 use super::file_to_socket::{FetchPath, Step, send_bytes};
 use super::send_queue::Piece;
 use super::token::{Op, Token};
 use super::uring::Uring;
+use super::{Event, buffers};
 use crate::ids::ConnectionId;
 use crate::parts::{FileRange, OpenFile};
 
@@ -44,16 +46,6 @@ struct Memory(NonNull<u8>);
 impl Memory {
     const SIZE: usize = BLOCK_SIZE as usize * BLOCK_COUNT;
 
-    fn new() -> io::Result<Memory> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping at an address the kernel chooses touches no memory of ours.
-        let memory = unsafe { libc::mmap(std::ptr::null_mut(), Memory::SIZE, protection, flags, -1, 0) };
-        if memory == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Memory(NonNull::new(memory.cast()).expect("mmap")))
-    }
-
     fn block(&self, index: usize) -> *mut u8 {
         assert!(index < BLOCK_COUNT);
         // SAFETY: inside the mapping.
@@ -63,8 +55,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this size, and no operation of the kernel is under way in it.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), Memory::SIZE) };
+        // SAFETY: mapped with this size, and no operation of the kernel is under way in it.
+        unsafe { buffers::unmap(self.0, Memory::SIZE) };
     }
 }
 
@@ -95,7 +87,7 @@ impl Block {
 /// A second descriptor of a file, for reads past the page cache.
 struct DirectFile {
     handle: RawFd,
-    descriptor: OwnedFd,
+    direct: File,
     size: u64,
     read_bytes: u64,
     used_ns: u64,
@@ -110,7 +102,6 @@ pub(super) struct DirectReads {
     files: Vec<DirectFile>,
     /// The file system knows no direct reads.
     refused: bool,
-    used_ns: u64,
 }
 
 /// Where a position is.
@@ -129,17 +120,22 @@ impl DirectReads {
     fn find(&self, handle: RawFd, position: u64) -> Found {
         let Some(index) = self.block_of(handle, position / BLOCK_SIZE) else { return Found::Nowhere };
         let (block, at) = (&self.blocks[index], position % BLOCK_SIZE);
-        match block.valid.checked_sub(at) {
-            _ if block.reading.is_some() => Found::Reading(index),
-            Some(count) if count > 0 => Found::Ready(index, at, count),
-            _ => Found::Nowhere,
+        if block.reading.is_some() {
+            Found::Reading(index)
+        } else if at < block.valid {
+            Found::Ready(index, at, block.valid - at)
+        } else {
+            Found::Nowhere
         }
     }
 
     /// Memory for another block: empty, else what readers are past. What was read ahead for somebody only `if_needed`.
     fn free_block(&mut self, if_needed: bool, now_ns: u64) -> Option<usize> {
         if self.blocks.is_empty() {
-            self.memory = Some(Memory::new().inspect_err(|e| log::debug!("no memory for direct reads: {e}")).ok()?);
+            self.memory = {
+                let memory = buffers::map(Memory::SIZE);
+                Some(Memory(memory.inspect_err(|e| log::debug!("no memory for direct reads: {e}")).ok()?))
+            };
             self.blocks.resize_with(BLOCK_COUNT, Block::default);
         }
         let oldest = |usable: &dyn Fn(&Block) -> bool| {
@@ -167,34 +163,29 @@ impl DirectReads {
         self.files.clear();
     }
 
-    /// The descriptor for direct reads of a file. `None`: it is to be read by way of the page cache.
-    fn file(&mut self, file: &OpenFile, now_ns: u64) -> Option<&mut DirectFile> {
-        if let Some(place) = self.files.iter().position(|direct| direct.handle == file.handle) {
-            return Some(&mut self.files[place]);
+    /// The place in `files` of a file that can be read directly. `None`: it is to be read by way of the page cache.
+    fn file(&mut self, file: &OpenFile, now_ns: u64) -> Option<usize> {
+        let known = self.files.iter().position(|direct| direct.handle == file.handle);
+        if known.is_some() || self.refused {
+            return known;
         }
-        if self.refused {
-            return None;
-        }
-        let path = CString::new(format!("/proc/self/fd/{}", file.handle)).expect("no zero in it");
-        // SAFETY: plain call with a path that ends with a zero.
-        let descriptor = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECT | libc::O_CLOEXEC) };
-        if descriptor < 0 {
+        let path = format!("/proc/self/fd/{}", file.handle);
+        let direct = match File::options().read(true).custom_flags(libc::O_DIRECT).open(path) {
+            Ok(direct) => direct,
             // Too few descriptors now is nothing to remember.
-            let error = io::Error::last_os_error();
-            if !super::open_files::are_used_up(&error) {
+            Err(error) if super::open_files::are_used_up(&error) => return None,
+            Err(error) => {
                 self.refuse(error);
+                return None;
             }
-            return None;
-        }
-        // SAFETY: just opened, and nobody else's.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        };
         if self.files.len() >= FILES_MAX
             && let Some(oldest) = (0..FILES_MAX).min_by_key(|at| self.files[*at].used_ns)
         {
             self.files.swap_remove(oldest);
         }
-        self.files.push(DirectFile { handle: file.handle, descriptor, size: 0, read_bytes: 0, used_ns: now_ns });
-        self.files.last_mut()
+        self.files.push(DirectFile { handle: file.handle, direct, size: 0, read_bytes: 0, used_ns: now_ns });
+        Some(self.files.len() - 1)
     }
 
     /// The file was written to from this position on.
@@ -216,8 +207,8 @@ impl DirectReads {
 
     /// Gives the memory back when nothing was read for a while.
     pub fn trim(&mut self, now_ns: u64) {
-        let idle = now_ns >= self.used_ns + IDLE_NS && self.blocks.iter().all(|block| block.reading.is_none());
-        if idle && !self.blocks.is_empty() {
+        let idle = |block: &Block| block.reading.is_none() && now_ns >= block.used_ns + IDLE_NS;
+        if self.blocks.iter().all(idle) {
             self.blocks.clear();
             self.memory = None;
         }
@@ -227,10 +218,6 @@ impl DirectReads {
 impl Uring {
     /// Sends what of the range is in a block; waits for one that is being read. `None`: there is none.
     pub(super) fn send_block(&mut self, id: ConnectionId, range: &FileRange) -> Option<io::Result<Step>> {
-        // What a pipe holds comes first.
-        if self.direct_reads.blocks.is_empty() || self.settings.fetch_path == FetchPath::Splice {
-            return None;
-        }
         match self.direct_reads.find(range.file.handle, range.position.0) {
             Found::Nowhere => None,
             Found::Reading(index) => {
@@ -251,7 +238,6 @@ impl Uring {
                 connection.queue.note_cold();
                 let block = &mut self.direct_reads.blocks[index];
                 (block.wanted, block.used_ns) = (false, self.cold_turns.turn_ns);
-                self.direct_reads.used_ns = self.cold_turns.turn_ns;
                 if sent == count {
                     block.passed = true;
                     let number = range.position.0 / BLOCK_SIZE;
@@ -266,6 +252,7 @@ impl Uring {
 
     /// Has the cold range that the connection is to send next read directly, as far as blocks reach. False: it cannot be.
     pub(super) fn read_directly(&mut self, id: ConnectionId) -> bool {
+        // What a pipe holds would have to come first.
         if self.settings.fetch_path == FetchPath::Splice {
             return false;
         }
@@ -276,7 +263,6 @@ impl Uring {
             self.direct_reads.refuse("their file system does not show which pages are cached");
         }
         let Some(index) = self.read_block(&range.file, position, true) else { return false };
-        self.counters.cold_reads += 1;
         self.wait_for_block(id, index, position);
         let (first, last) = (position / BLOCK_SIZE, (position + u64::from(range.size) - 1) / BLOCK_SIZE);
         for ahead in first + 1..=last.min(first + BLOCKS_AHEAD) {
@@ -297,33 +283,28 @@ impl Uring {
     /// Starts to read the block of a position, unless it is on its way or was only wished for and is there. `None`: it cannot
     /// be, or not now.
     fn read_block(&mut self, file: &Rc<OpenFile>, position: u64, needed: bool) -> Option<usize> {
-        let reads = &mut self.direct_reads;
         let (now_ns, number) = (self.cold_turns.turn_ns, position / BLOCK_SIZE);
         let start = number * BLOCK_SIZE;
-        let known = reads.block_of(file.handle, number);
+        let known = self.direct_reads.block_of(file.handle, number);
         if let Some(index) = known
-            && (!needed || reads.blocks[index].reading.is_some())
+            && (!needed || self.direct_reads.blocks[index].reading.is_some())
         {
             return known;
         }
-        let direct = reads.file(file, now_ns)?;
-        if start + BLOCK_SIZE > direct.size {
-            let mut about = std::mem::MaybeUninit::<libc::stat>::zeroed();
-            // SAFETY: the kernel fills the structure; all-zero bytes are a valid one.
-            direct.size = unsafe {
-                libc::fstat(direct.descriptor.as_raw_fd(), about.as_mut_ptr());
-                about.assume_init().st_size as u64
-            };
+        let place = self.direct_reads.file(file, now_ns)?;
+        if start + BLOCK_SIZE > self.direct_reads.files[place].size {
+            self.direct_reads.files[place].size = self.size(file).ok()?;
         }
+        let reads = &mut self.direct_reads;
+        let direct = &reads.files[place];
         let enough = direct.read_bytes >= PASSES_MAX * direct.size.max(BLOCK_SIZE);
         if enough || position >= direct.size {
             return None;
         }
-        let descriptor = types::Fd(direct.descriptor.as_raw_fd());
         let index = known.or_else(|| reads.free_block(needed, now_ns))?;
-        let direct = reads.file(file, now_ns).expect("it was there");
+        let direct = &mut reads.files[place];
         (direct.read_bytes, direct.used_ns) = (direct.read_bytes + BLOCK_SIZE, now_ns);
-        reads.used_ns = now_ns;
+        let descriptor = types::Fd(direct.direct.as_raw_fd());
         reads.blocks[index] = Block {
             of: Some((file.handle, number)),
             reading: Some(file.clone()),

@@ -329,8 +329,7 @@ impl Uring {
         while let Some((_, file)) = self.jobs.closing.get(at) {
             if Rc::strong_count(file) == 1 {
                 let (owner, file) = self.jobs.closing.swap_remove(at);
-                self.residency.forget(file.handle);
-                self.direct_reads.forget(file.handle);
+                self.forget(file.handle);
                 self.jobs.queued.push_back((owner, Job::Close { file }));
             } else {
                 at += 1;
@@ -338,6 +337,12 @@ impl Uring {
         }
         self.start_queued();
         (!self.jobs.closing.is_empty()).then_some(now_ns + CLOSE_RETRY_NS)
+    }
+
+    /// The handle is closed next, and will mean another file.
+    fn forget(&mut self, handle: RawFd) {
+        self.residency.forget(handle);
+        self.direct_reads.forget(handle);
     }
 
     /// The file is to be closed: what still waits to be written back need not be, and pins, which only guard against
@@ -453,8 +458,7 @@ impl Disk for Uring {
         if let Job::Close { file } = &job {
             let file = file.clone();
             self.let_go(&file);
-            self.residency.forget(file.handle);
-            self.direct_reads.forget(file.handle);
+            self.forget(file.handle);
         }
         tolerate(&job, run_to_end(&self.data_dir, &job))
     }

@@ -310,6 +310,7 @@ impl Uring {
             count => count.min(u64::from(range.size)) as u32,
         };
         if resident == 0 {
+            self.counters.cold_reads += 1;
             if !self.read_directly(id) {
                 self.read_ahead_for(id, &range);
             }
@@ -370,7 +371,6 @@ impl Uring {
     /// Has the first window of a cold range read into the page cache.
     fn read_ahead_for(&mut self, id: ConnectionId, range: &FileRange) {
         let size = range.size.min(COLD_WINDOW_SIZE);
-        self.counters.cold_reads += 1;
         self.cold_reads.push(residency::ColdRead::new(id, range, size));
         let queue = &mut self.table.slots[id.slot as usize].queue;
         queue.note_cold();

@@ -263,7 +263,9 @@ impl BatchWork {
         let (mut group, mut at) = (Vec::with_capacity(GROUP_SIZE), self.at);
         while !budget.is_spent() {
             group.clear();
+            // Keys can be large: a group is no longer than the budget allows.
             while group.len() < GROUP_SIZE
+                && !budget.is_spent()
                 && let Some(record) = records.next()
             {
                 let record = record.map_err(|e| fault(bytes, e))?;

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 type Slot = [u64; 3];
 
 /// What stands for a key.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct KeyHash([u64; 2]);
 
 /// Makes the hashes of one map.

@@ -90,6 +90,17 @@ fn map_of(keys: usize) -> KeyMap {
     map
 }
 
+/// Records are looked at some at a time: of large keys all of these were hashed, however little the piece might still cost.
+#[test]
+fn large_keys_cost_no_more_than_the_budget_allows() {
+    let keys: Vec<String> = (0..8).map(|i| i.to_string().repeat(64 << 10)).collect();
+    let rows: Vec<Row<'_>> = keys.iter().enumerate().map(|(i, key)| (i as i32, key.as_str(), Some("v"))).collect();
+    let (bytes, mut map) = (batch(0, Attributes(0), 1000, &rows), map_of(100));
+    let mut work = start(&bytes);
+    let pieces = (1..).find(|_| work.map(&mut map, &mut Budget::new(1_000)).unwrap().is_some());
+    assert_eq!(pieces, Some(8));
+}
+
 #[test]
 fn the_last_record_of_a_key_stays_under_every_codec() {
     let rows = [(0, "a", Some("1")), (1, "b", Some("2")), (2, "", Some("no key")), (3, "a", Some("3"))];
