@@ -1,8 +1,14 @@
 //! The APIs that answer from a partition's log, called as the shard calls them, on a broker with a disk in memory.
 
 #[allow(dead_code)]
+#[path = "support/client.rs"]
+mod client;
+#[allow(dead_code)]
 #[path = "support/memory_disk.rs"]
 mod memory_disk;
+#[allow(dead_code)]
+#[path = "support/server.rs"]
+mod server;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +16,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::alter_replica_log_dirs_response::AlterReplicaLogDirTopicResult;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::list_offsets_response::ListOffsetsTopicResponse;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-    ListOffsetsRequest, OffsetForLeaderEpochRequest, TopicName,
+    AlterReplicaLogDirsRequest, CreateTopicsRequest, DeleteRecordsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Request as Message, StrBytes};
 use memory_disk::MemoryDisk;
@@ -107,6 +117,13 @@ impl World {
         self.broker.flush_turn(&mut self.disk, self.now);
     }
 
+    /// Appends one batch with records of a MiB of zeros and these timestamps to partition 0.
+    fn append_zeros(&mut self, topic: &str, codec: Codec, timestamps: std::ops::Range<i64>) {
+        let slot = self.broker.find(topic, 0).unwrap();
+        self.broker.stage_own(slot, zeros(codec, timestamps), 1).unwrap();
+        self.broker.flush_turn(&mut self.disk, self.now);
+    }
+
     /// Calls the handler of the API as the shard does.
     fn handle<M: Message>(&mut self, version: i16, message: &M) -> Outcome {
         let api = find(M::KEY).unwrap();
@@ -128,6 +145,13 @@ impl World {
         decode::<M>(version, &reply.bytes)
     }
 
+    /// Goes on with the lookup that is due, as a turn of the shard's loop does. False: none is.
+    fn go_on(&mut self) -> bool {
+        let Some(lookup) = self.broker.lookups.next_due() else { return false };
+        list_offsets::go_on(&mut self.broker, &mut self.disk, lookup, &mut list_offsets::turn_budget());
+        true
+    }
+
     /// Runs all disk jobs to their end.
     fn run_jobs(&mut self) {
         while let Some((owner, job, result)) = self.disk.run_next() {
@@ -145,6 +169,16 @@ impl World {
         assert_eq!(found.leader_epoch, expected_epoch, "{found:?}");
         (ErrorCode::from_code(found.error_code).unwrap(), found.timestamp, found.offset)
     }
+}
+
+/// A batch of records with a MiB of zeros each.
+fn zeros(codec: Codec, timestamps: std::ops::Range<i64>) -> Vec<u8> {
+    let (mut batch, value) = (Vec::new(), vec![0; 1 << 20]);
+    let mut builder = BatchBuilder::new(&mut batch, BatchFields::default());
+    timestamps.for_each(|ms| builder.push(ms, None, Some(&value), &[]));
+    builder.finish();
+    let plain = Batch::stored(&batch).unwrap();
+    with_records(&plain, plain.records(), codec, None).unwrap()
 }
 
 /// The version of `kafka-protocol` that reads and writes this one.
@@ -241,8 +275,7 @@ fn a_lookup_of_a_cold_batch_waits_for_its_read() {
     assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
     assert!(world.broker.lookups.next_due().is_none(), "nothing has been read yet");
     world.run_jobs();
-    let lookup = world.broker.lookups.next_due().expect("the read has ended");
-    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
+    assert!(world.go_on(), "the read has ended");
     let mut answers = Vec::new();
     world.broker.take_answers(&mut answers);
     let (waiter, reply) = answers.pop().expect("answered");
@@ -265,17 +298,124 @@ fn a_lookup_that_is_still_cold_waits_for_another_read() {
     let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
     assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
     world.run_jobs();
-    let lookup = world.broker.lookups.next_due().expect("the read has ended");
     world.disk.file(file).unwrap().cold = true;
-    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
+    assert!(world.go_on(), "the read has ended");
     assert!(world.broker.lookups.next_due().is_none(), "the next read has not ended");
     world.run_jobs();
-    let lookup = world.broker.lookups.next_due().expect("the next read has ended");
-    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
+    assert!(world.go_on(), "the next read has ended");
     let mut answers = Vec::new();
     world.broker.take_answers(&mut answers);
     let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
     assert_eq!((response.topics[0].partitions[0].error_code, response.topics[0].partitions[0].offset), (0, 1));
+}
+
+/// A batch whose records became 60 MiB held the core for 50 ms, and one request may name many such batches. A turn of the loop
+/// now decompresses some 100 KiB; others wait behind the one that searches, and are not held up by those that need no search.
+#[test]
+fn a_batch_that_becomes_very_much_is_searched_in_turns() {
+    const MIB: i64 = 60;
+    const TURN_MAX: i64 = 200 << 10;
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let mut world = World::new();
+        world.append_zeros("plain", codec, 1000..1000 + MIB);
+        world.append("compacted", codec, -1, &[1000, 2000]);
+        let asked = |topic, timestamps: &[i64]| {
+            let asked = timestamps.iter().map(|&ms| ListOffsetsPartition::default().with_timestamp(ms));
+            ListOffsetsTopic::default().with_name(name(topic)).with_partitions(asked.collect())
+        };
+        let request = |topics| ListOffsetsRequest::default().with_topics(topics);
+        let late = 1000 + MIB - 1;
+        let topics = vec![asked("plain", &[late]), asked("compacted", &[1500])];
+        assert!(matches!(world.handle(7, &request(topics)), Outcome::Later(None)));
+        assert!(matches!(world.handle(7, &request(vec![asked("compacted", &[1500])])), Outcome::Later(None)));
+        assert_eq!(world.offset(7, "compacted", 0, -1), (ErrorCode::None, -1, 2), "nothing is searched");
+        let mut turns = 0;
+        while world.go_on() {
+            turns += 1;
+        }
+        assert!(turns > (MIB << 20) / TURN_MAX, "{codec:?}: {turns} turns");
+        let mut answers = Vec::new();
+        world.broker.take_answers(&mut answers);
+        let found = answers.iter().map(|(_, reply)| {
+            let response = decode::<ListOffsetsRequest>(7, &reply.bytes);
+            let found = |t: &ListOffsetsTopicResponse| (t.partitions[0].timestamp, t.partitions[0].offset);
+            response.topics.iter().map(found).collect::<Vec<_>>()
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(Vec::len);
+        assert_eq!(found, [vec![(2000, 1)], vec![(late, MIB - 1), (2000, 1)]], "{codec:?}");
+    }
+}
+
+/// The pages may go between two pieces.
+#[test]
+fn a_search_that_meets_cold_pages_is_begun_anew() {
+    let mut world = World::new();
+    world.append_zeros("plain", Codec::None, 1000..1020);
+    let asked = ListOffsetsPartition::default().with_timestamp(1019);
+    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+    assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
+    assert!(world.go_on());
+    assert!(world.broker.lookups.any_due(), "one turn was not enough");
+    world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().cold = true;
+    assert!(world.go_on());
+    assert!(!world.go_on(), "nothing has been read yet");
+    world.run_jobs();
+    while world.go_on() {}
+    let mut answers = Vec::new();
+    world.broker.take_answers(&mut answers);
+    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    assert_eq!((response.topics[0].partitions[0].error_code, response.topics[0].partitions[0].offset), (0, 19));
+}
+
+/// The same with a running broker: one connection looks up times in large batches, another one gets its answers meanwhile.
+#[test]
+fn times_in_large_batches_are_looked_up_beside_other_requests() {
+    let server = server::Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &[]);
+    let mut producer = client::Client::connect(server.address);
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let settings = [("zeros", "CreateTime"), ("stamped", "LogAppendTime")];
+    for (topic, timestamps) in settings {
+        let config = CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str("message.timestamp.type"))
+            .with_value(Some(StrBytes::from_static_str(timestamps)));
+        let topic = CreatableTopic::default()
+            .with_name(name(topic))
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+            .with_configs(vec![config]);
+        let created =
+            producer.call(5, &CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000));
+        assert_eq!(created.topics[0].error_code, 0);
+    }
+    for (topic, first) in [("zeros", now), ("stamped", now), ("zeros", now + 100)] {
+        let batch = zeros(Codec::Zstd, first..first + 60);
+        assert!(batch.len() < 100_000);
+        let data = PartitionProduceData::default().with_records(Some(Bytes::from(batch)));
+        let topic = TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+        assert_eq!(producer.call(9, &request).responses[0].partition_responses[0].error_code, 0);
+    }
+    let asked = |topic, timestamp| {
+        let asked = ListOffsetsPartition::default().with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![asked]);
+        ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic])
+    };
+    let mut beside = client::Client::connect(server.address);
+    let wanted = [(now - 5, now, 0), (now + 30, now + 30, 30), (now + 59, now + 59, 59), (now + 60, now + 100, 60)];
+    for (timestamp, found, offset) in wanted.into_iter().chain([(-3, now + 159, 119), (now + 160, -1, -1)]) {
+        producer.send(7, &asked("zeros", timestamp));
+        let metadata = beside.call(9, &MetadataRequest::default().with_topics(None));
+        assert_eq!(metadata.topics.len(), 2);
+        let response = producer.receive::<ListOffsetsRequest>(7);
+        let partition = &response.topics[0].partitions[0];
+        assert_eq!((partition.error_code, partition.timestamp, partition.offset), (0, found, offset));
+    }
+    let response = producer.call(7, &asked("stamped", now - 5));
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.offset), (0, 0));
+    assert!(partition.timestamp >= now, "the broker's time, not the producer's");
 }
 
 /// The device fails: that partition is offline from then on, its neighbour is not.
@@ -295,8 +435,7 @@ fn a_cold_read_that_fails_takes_its_partition_offline() {
         }
         world.broker.job_done(&mut world.disk, owner, job, result, world.now);
     }
-    let lookup = world.broker.lookups.next_due().expect("the read has ended");
-    list_offsets::go_on(&mut world.broker, &mut world.disk, lookup);
+    assert!(world.go_on(), "the read has ended");
     let mut answers = Vec::new();
     world.broker.take_answers(&mut answers);
     let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);

@@ -1,6 +1,7 @@
 //! ListOffsets (key 2), versions 1..=11: the first or last offset of a partition, or the first at or after a time.
 //!
-//! - A time is looked up in the indexes down to one batch, whose records then tell which of them is meant.
+//! - A time is looked up in the indexes down to one batch, whose records then tell which of them is meant. They may be very
+//!   many bytes when decompressed: the batch is searched within a budget for each turn of the loop, one batch at a time.
 //! - Index or batch not in the page cache: it is read ahead, and the request is parked until that is done. A shard never waits
 //!   for the disk.
 //!
@@ -8,7 +9,6 @@
 //! v9: last tiered offset (-5), v11: first offset to be tiered (-6), of which there are none.
 
 use std::collections::HashSet;
-use std::io;
 
 use kafka_protocol::messages::ListOffsetsRequest;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -18,18 +18,14 @@ use kafka_protocol::messages::list_offsets_response::{
 
 use super::fetch::READ_COMMITTED;
 use super::{Context, Outcome, ReplyTo, Request};
-use crate::broker::{Broker, FoundOffset, Lookup, LookupState};
+use crate::broker::{Broker, Lookup, LookupState};
 use crate::decode_or_close;
 use crate::ids::{LeaderEpoch, Offset};
 use crate::io::disk::{Disk, Job};
-use crate::limits::DECOMPRESSED_SIZE_MAX;
 use crate::partition::Partition;
 use crate::parts::FileRange;
-use crate::storage::{BatchLookup, StorageError};
+use crate::storage::{BatchLookup, Budget, FoundOffset, RecordSearch, SearchError, Searched};
 use crate::wire::ErrorCode;
-use crate::wire::batch::{Batch, TimestampType};
-use crate::wire::compression::decompress_bounded;
-use crate::wire::record::Records;
 
 /// Times that are not times.
 const LATEST: i64 = -1;
@@ -44,17 +40,24 @@ const CODEC_VERSION_MAX: i16 = 10;
 
 const NONE: FoundOffset = FoundOffset { timestamp: -1, offset: Offset(-1), epoch: LeaderEpoch(-1) };
 
-enum Refused {
-    Error(ErrorCode),
+/// What searching batches may cost at a stretch, and again in each turn of the loop while there is more to search.
+const SEARCH_NS: i64 = 100_000;
+
+/// How far the lookup of one partition has come.
+enum Step {
+    Known(FoundOffset),
+    Refused(ErrorCode),
     /// To be read ahead, then asked again.
     Cold(FileRange),
+    /// There is more to search.
+    Search(RecordSearch),
+    /// Others search.
+    Later,
 }
 
-impl From<StorageError> for Refused {
-    fn from(error: StorageError) -> Refused {
-        log::error!("offset lookup: {error}");
-        Refused::Error(ErrorCode::KafkaStorageError)
-    }
+/// The budget of one turn.
+pub fn turn_budget() -> Budget {
+    Budget::new(SEARCH_NS)
 }
 
 /// Answers the request, or parks it.
@@ -69,9 +72,11 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
             twice.insert((topic, asked.partition_index));
         }
     }
+    // Behind those that wait already.
+    let mut budget = if broker.lookups.any_due() { Budget::new(0) } else { turn_budget() };
     let states = partitions(&message).map(|(topic, asked)| match twice.contains(&(topic, asked.partition_index)) {
         true => LookupState::Known(ErrorCode::InvalidRequest, NONE),
-        false => one(broker, *disk, request.to.version, topic, asked, message.isolation_level),
+        false => one(broker, *disk, request.to.version, topic, asked, message.isolation_level, &mut budget),
     });
     let states: Vec<_> = states.collect();
     let lookup = Lookup { to, request: message, states };
@@ -84,12 +89,22 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     }
 }
 
-/// Reads that a lookup waited for have ended.
-pub fn go_on(broker: &mut Broker, disk: &mut dyn Disk, mut lookup: Lookup) {
+/// Its turn has come: the search under way goes on, then those that are due begin.
+pub fn go_on(broker: &mut Broker, disk: &mut dyn Disk, mut lookup: Lookup, budget: &mut Budget) {
     let Lookup { to, request, states } = &mut lookup;
+    for state in states.iter_mut() {
+        if let LookupState::Searches(search) = state {
+            *state = match search.go_on(disk, budget) {
+                Ok(Searched::NotYet) => continue,
+                Ok(Searched::Ended(found)) => LookupState::Known(ErrorCode::None, found.unwrap_or(NONE)),
+                Ok(Searched::Cold(_)) => LookupState::Due,
+                Err(error) => LookupState::Known(failed(&error), NONE),
+            };
+        }
+    }
     for (state, (topic, asked)) in states.iter_mut().zip(partitions(request)) {
         if matches!(state, LookupState::Due) {
-            *state = one(broker, disk, to.version, topic, asked, request.isolation_level);
+            *state = one(broker, disk, to.version, topic, asked, request.isolation_level, budget);
         }
     }
     if is_known(&lookup) {
@@ -112,10 +127,12 @@ fn response(lookup: &Lookup) -> ListOffsetsResponse {
     let mut states = lookup.states.iter();
     let topics = lookup.request.topics.iter().map(|topic| {
         let answers = topic.partitions.iter().zip(&mut states).map(|(asked, state)| {
-            let (error, found) = match *state {
-                LookupState::Known(error, found) => (error, found),
+            let (error, found) = match state {
+                LookupState::Known(error, found) => (*error, *found),
                 // Too many wait: clients come again by themselves.
-                LookupState::Waits(_) | LookupState::Due => (ErrorCode::OffsetNotAvailable, NONE),
+                LookupState::Waits(_) | LookupState::Due | LookupState::Searches(_) => {
+                    (ErrorCode::OffsetNotAvailable, NONE)
+                }
             };
             ListOffsetsPartitionResponse::default()
                 .with_partition_index(asked.partition_index)
@@ -136,6 +153,7 @@ fn one(
     topic: &str,
     asked: &ListOffsetsPartition,
     isolation_level: i8,
+    budget: &mut Budget,
 ) -> LookupState {
     let refused = |error| LookupState::Known(error, NONE);
     if asked.timestamp < 0 && version < since(asked.timestamp) {
@@ -148,15 +166,17 @@ fn one(
     if let Err(error) = partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch)) {
         return refused(error);
     }
-    match look_up(disk, partition, asked.timestamp, isolation_level == READ_COMMITTED) {
-        Ok(found) => LookupState::Known(ErrorCode::None, found),
-        Err(Refused::Error(error)) => refused(error),
-        Err(Refused::Cold(range)) => {
+    match look_up(disk, partition, asked.timestamp, isolation_level == READ_COMMITTED, budget) {
+        Step::Known(found) => LookupState::Known(ErrorCode::None, found),
+        Step::Refused(error) => refused(error),
+        Step::Cold(range) => {
             let owner = broker.owner(slot);
             let size = u64::from(range.size);
             disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
             LookupState::Waits(owner)
         }
+        Step::Search(search) => LookupState::Searches(Box::new(search)),
+        Step::Later => LookupState::Due,
     }
 }
 
@@ -177,71 +197,50 @@ fn look_up(
     partition: &mut Partition,
     timestamp: i64,
     committed: bool,
-) -> Result<FoundOffset, Refused> {
+    budget: &mut Budget,
+) -> Step {
     let end = if committed { partition.last_stable_offset() } else { partition.high_watermark() };
     let start = partition.log_start_offset();
     // The leader's own epoch begins at the end of its log, whether or not it has appended anything.
     let leader_epoch = partition.leader_epoch;
     let log = &mut partition.log;
-    let found = match timestamp {
-        LATEST => return Ok(FoundOffset { timestamp: -1, offset: end, epoch: leader_epoch }),
+    match timestamp {
+        LATEST => return Step::Known(FoundOffset { timestamp: -1, offset: end, epoch: leader_epoch }),
         EARLIEST | EARLIEST_LOCAL => {
             let epoch = log.leader_epochs().epoch_at(start).unwrap_or(leader_epoch);
-            return Ok(FoundOffset { timestamp: -1, offset: start, epoch });
+            return Step::Known(FoundOffset { timestamp: -1, offset: start, epoch });
         }
-        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Ok(NONE),
-        MAX_TIMESTAMP => {
-            let (largest, batch) = log.batch_of_max_timestamp(disk)?;
-            first_record(disk, batch, start, |timestamp| timestamp == largest)?
-        }
-        _ => {
-            let batch = log.batch_for_timestamp(disk, timestamp)?;
-            first_record(disk, batch, start, |found| found >= timestamp)?
-        }
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Step::Known(NONE),
+        _ if budget.is_spent() => return Step::Later,
+        _ => {}
+    }
+    let found = match timestamp {
+        MAX_TIMESTAMP => log.batch_of_max_timestamp(disk),
+        _ => log.batch_for_timestamp(disk, timestamp).map(|batch| (timestamp, batch)),
     };
-    // What consumers may not read yet is not told either.
-    Ok(found.filter(|found| found.offset < end).unwrap_or(NONE))
-}
-
-/// The first record of a batch, at or after the log start, that fits.
-fn first_record(
-    disk: &mut dyn Disk,
-    batch: BatchLookup,
-    log_start: Offset,
-    fits: impl Fn(i64) -> bool,
-) -> Result<Option<FoundOffset>, Refused> {
-    let range = match batch {
-        BatchLookup::Batch(range) => range,
-        BatchLookup::None => return Ok(None),
-        BatchLookup::Cold(range) => return Err(Refused::Cold(range)),
-    };
-    let mut bytes = vec![0; range.size as usize];
-    match disk.read_resident(&range.file, range.position, &mut bytes) {
-        Ok(size) if size == bytes.len() => {}
-        Ok(_) => return Err(Refused::Cold(range)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Refused::Cold(range)),
+    match found {
+        Ok((at_least, BatchLookup::Batch(range))) => {
+            let mut search = RecordSearch::new(range, at_least, start..end);
+            match search.go_on(disk, budget) {
+                Ok(Searched::NotYet) => Step::Search(search),
+                Ok(Searched::Ended(found)) => Step::Known(found.unwrap_or(NONE)),
+                Ok(Searched::Cold(range)) => Step::Cold(range),
+                Err(error) => Step::Refused(failed(&error)),
+            }
+        }
+        Ok((_, BatchLookup::None)) => Step::Known(NONE),
+        Ok((_, BatchLookup::Cold(range))) => Step::Cold(range),
         Err(error) => {
             log::error!("offset lookup: {error}");
-            return Err(Refused::Error(ErrorCode::KafkaStorageError));
+            Step::Refused(ErrorCode::KafkaStorageError)
         }
     }
-    let batch = Batch::stored(&bytes).map_err(|error| {
-        log::error!("offset lookup: {error}");
-        Refused::Error(ErrorCode::CorruptMessage)
-    })?;
-    let all = |offset: Offset, timestamp: i64| FoundOffset { timestamp, offset, epoch: batch.leader_epoch() };
-    let first = all(batch.base_offset().max(log_start), batch.max_timestamp());
-    if batch.attributes().timestamp_type() == TimestampType::LogAppendTime {
-        return Ok(Some(first));
+}
+
+fn failed(error: &SearchError) -> ErrorCode {
+    log::error!("offset lookup: {error}");
+    match error {
+        SearchError::Read(_) => ErrorCode::KafkaStorageError,
+        SearchError::Corrupt => ErrorCode::CorruptMessage,
     }
-    // Records that cannot be decompressed were never looked at before; whoever reads from the batch's beginning misses nothing.
-    let Ok(records) = decompress_bounded(batch.codec(), batch.records(), DECOMPRESSED_SIZE_MAX) else {
-        return Ok(Some(first));
-    };
-    let found = Records::new(&records, batch.count()).map_while(Result::ok).find_map(|record| {
-        let offset = batch.base_offset() + i64::from(record.offset_delta);
-        let timestamp = batch.base_timestamp().wrapping_add(record.timestamp_delta);
-        (offset >= log_start && fits(timestamp)).then(|| all(offset, timestamp))
-    });
-    Ok(Some(found.unwrap_or(first)))
 }

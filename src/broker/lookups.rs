@@ -1,34 +1,28 @@
-//! ListOffsets requests that wait for bytes to be read from the disk: parked until the reads they caused have ended, then
-//! asked again for what those partitions could not tell.
+//! ListOffsets requests that wait: for bytes to be read from the disk, then asked again for what those partitions could not
+//! tell; or for their turn to search a batch, which one at a time does, a budget in each turn of the loop.
+
+use std::collections::VecDeque;
 
 use kafka_protocol::messages::ListOffsetsRequest;
 
-use crate::ids::{JobOwner, LeaderEpoch, Offset, ReplyTo};
+use crate::ids::{JobOwner, ReplyTo};
+use crate::storage::{FoundOffset, RecordSearch};
 use crate::wire::error_code::ErrorCode;
 
 /// Requests parked at once. Above it clients are told to come again.
 const PARKED_MAX: usize = 1024;
 
-/// What is told of an offset; -1 where there is nothing to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FoundOffset {
-    /// Of the record, if a time was asked for.
-    pub timestamp: i64,
-    /// The offset.
-    pub offset: Offset,
-    /// The leader epoch it was written under.
-    pub epoch: LeaderEpoch,
-}
-
 /// What is known for one partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum LookupState {
     /// This is told.
     Known(ErrorCode, FoundOffset),
     /// A read that this log started must end first.
     Waits(JobOwner),
-    /// It has ended: to be asked again.
+    /// It has ended, or another lookup was searching: to be asked again.
     Due,
+    /// A batch is searched, and the budget of this turn was spent. Of all lookups one at most is here, with one partition.
+    Searches(Box<RecordSearch>),
 }
 
 /// A request under way.
@@ -43,43 +37,54 @@ pub struct Lookup {
 }
 
 impl Lookup {
+    fn searches(&self) -> bool {
+        self.states.iter().any(|state| matches!(state, LookupState::Searches(_)))
+    }
     fn is_due(&self) -> bool {
-        self.states.iter().any(|state| matches!(state, LookupState::Due))
+        self.states.iter().any(|state| matches!(state, LookupState::Due | LookupState::Searches(_)))
     }
 }
 
 /// All parked lookups of this core.
 #[derive(Default)]
 pub struct Lookups {
-    parked: Vec<Lookup>,
-    /// Some of them may be due.
-    any_due: bool,
+    /// Wait for reads only.
+    waiting: Vec<Lookup>,
+    /// Can be told more. The one that searches is the first.
+    due: VecDeque<Lookup>,
 }
 
 impl Lookups {
-    /// Parks a lookup. Given back: too many are.
+    /// Parks a lookup, behind the others. Given back: too many are.
     pub fn park(&mut self, lookup: Lookup) -> Result<(), Lookup> {
-        if self.parked.len() >= PARKED_MAX {
+        if self.waiting.len() + self.due.len() >= PARKED_MAX {
             return Err(lookup);
         }
-        self.parked.push(lookup);
+        match lookup.is_due() {
+            true if lookup.searches() => self.due.push_front(lookup),
+            true => self.due.push_back(lookup),
+            false => self.waiting.push(lookup),
+        }
         Ok(())
     }
 
     /// A read that this log started has ended.
     pub(super) fn read_ended(&mut self, owner: JobOwner) {
-        for state in self.parked.iter_mut().flat_map(|lookup| &mut lookup.states) {
+        for state in self.waiting.iter_mut().chain(&mut self.due).flat_map(|lookup| &mut lookup.states) {
             if matches!(state, LookupState::Waits(waits_for) if *waits_for == owner) {
                 *state = LookupState::Due;
-                self.any_due = true;
             }
         }
+        self.due.extend(self.waiting.extract_if(.., |lookup| lookup.is_due()));
     }
 
-    /// A lookup that can be told more now. It is parked no longer; if it is parked again, it waits for another read.
+    /// Can some be told more?
+    pub fn any_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// A lookup that can be told more now. It is parked no longer; if it is parked again, there is still more to do.
     pub fn next_due(&mut self) -> Option<Lookup> {
-        let at = self.any_due.then(|| self.parked.iter().position(Lookup::is_due)).flatten();
-        self.any_due = at.is_some();
-        at.map(|at| self.parked.swap_remove(at))
+        self.due.pop_front()
     }
 }

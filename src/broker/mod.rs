@@ -33,7 +33,7 @@ mod sessions;
 pub mod turn;
 
 pub use fetches::{FetchPartition, FetchQuery, FetchResult, FetchTopic, Fetches};
-pub use lookups::{FoundOffset, Lookup, LookupState, Lookups};
+pub use lookups::{Lookup, LookupState, Lookups};
 pub use sessions::{SessionAnswer, Sessions};
 pub use turn::{OwnResult, StagedBatch, Turn};
 

@@ -85,6 +85,11 @@ impl Connection {
         self.line.get_mut(usize::from(at))
     }
 
+    /// Is the request still in line?
+    pub fn waits(&mut self, of: Waiter) -> bool {
+        self.place(of).is_some()
+    }
+
     /// The request is a parked fetch, to be forgotten when the connection closes.
     pub fn parked(&mut self, of: Waiter, fetch: FetchWaitId) {
         if let Some(place) = self.place(of) {

@@ -127,10 +127,18 @@ impl<I: Ring + Disk> Shard<I> {
         }
     }
 
-    /// Goes on with the lookups whose reads have ended.
+    /// Goes on with the lookups whose turn has come, as far as the turn's budget allows.
     pub(super) fn end_lookups(&mut self) {
-        while let Some(lookup) = self.broker.lookups.next_due() {
-            api::list_offsets::go_on(&mut self.broker, &mut self.io, lookup);
+        let mut budget = api::list_offsets::turn_budget();
+        while !budget.is_spent()
+            && let Some(lookup) = self.broker.lookups.next_due()
+        {
+            // Nothing is searched for a peer that is gone.
+            let slot = super::connection::slot_of(lookup.to.waiter) as usize;
+            let connection = self.connections.get_mut(slot).and_then(Option::as_mut);
+            if connection.is_some_and(|c| c.waits(lookup.to.waiter)) {
+                api::list_offsets::go_on(&mut self.broker, &mut self.io, lookup, &mut budget);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::budget::{Budget, READ_NS, decompress_cost};
 use super::compact::{Rules, Uncleanable, Verdict};
 use super::key_map::{KeyHash, KeyHasher, KeyMap};
 use crate::ids::Offset;
@@ -26,43 +27,12 @@ struct Looked<'a> {
     key: Option<KeyHash>,
 }
 
-/// What a piece may still cost, in nanoseconds, reckoned for a slow core: the work knows no clock.
-#[derive(Debug)]
-pub(super) struct Budget(i64);
-
-/// Nanoseconds for one record and one look into the map, which mostly misses the cache.
-const RECORD_NS: i64 = 120;
-/// Nanoseconds per KiB: to read and check, to copy and write, to hash a key.
-pub(super) const READ_NS: i64 = 250;
+/// Nanoseconds per KiB: to copy and write, to hash a key.
 const EMIT_NS: i64 = 500;
 const HASH_NS: i64 = 200;
 const BUILD_NS: i64 = 150;
 
-impl Budget {
-    pub fn new(ns: i64) -> Budget {
-        Budget(ns)
-    }
-    pub fn is_spent(&self) -> bool {
-        self.0 <= 0
-    }
-    pub fn spend(&mut self, bytes: usize, ns_per_kib: i64) {
-        self.0 -= bytes as i64 * ns_per_kib / 1024;
-    }
-    pub fn spend_record(&mut self) {
-        self.0 -= RECORD_NS;
-    }
-}
-
-/// Decompressed and compressed at once, and nanoseconds per KiB of records.
-fn decompress_cost(codec: Codec) -> (usize, i64) {
-    match codec {
-        Codec::None => (usize::MAX, 0),
-        Codec::Gzip => (16 << 10, 4_000),
-        Codec::Snappy => (PIECE_SIZE, 1_200),
-        Codec::Lz4 => (64 << 10, 1_000),
-        Codec::Zstd => (32 << 10, 1_500),
-    }
-}
+/// Compressed at once, and nanoseconds per KiB of records.
 fn compress_cost(codec: Codec) -> (usize, i64) {
     match codec {
         Codec::None => (usize::MAX, 0),

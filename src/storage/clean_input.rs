@@ -4,7 +4,8 @@
 use std::io;
 use std::rc::Rc;
 
-use super::clean_batch::{Budget, Piece, READ_NS};
+use super::budget::{Budget, READ_NS};
+use super::clean_batch::Piece;
 use crate::ids::{Offset, Position};
 use crate::io::disk::Disk;
 use crate::limits::BATCH_HEADER_SIZE;

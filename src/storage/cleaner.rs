@@ -9,7 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::clean_batch::{BatchWork, Budget, Fate};
+use super::budget::Budget;
+use super::clean_batch::{BatchWork, Fate};
 use super::clean_input::{CleanInput, Input};
 use super::clean_output::CleanOutput;
 use super::compact::{self, Rules, Uncleanable};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ids::{Offset, Position, TopicId};
 
+mod budget;
 pub mod checkpoint;
 mod clean_batch;
 mod clean_input;
@@ -23,6 +24,7 @@ pub mod log_config;
 mod lookup;
 mod offset_index;
 pub mod producer_state;
+mod record_search;
 mod recover;
 mod recover_recycled;
 mod retain;
@@ -34,11 +36,13 @@ mod swaps;
 mod time_index;
 mod zero_tail;
 
+pub use budget::Budget;
 pub use cleaner::{Cleaned, Cleaning};
 pub use log::{FlushInfo, Log, RecoveryReport, StagedBatch, Start};
 pub use log_config::LogConfig;
 pub use lookup::{BatchLookup, ResolveError, Resolved};
 pub use producer_state::{ProducerStamp, SequenceCheck};
+pub use record_search::{FoundOffset, RecordSearch, SearchError, Searched};
 pub use roll::ClosedLog;
 
 /// Suffix of the records themselves.

@@ -71,6 +71,8 @@ pub struct Decompressor<B: AsRef<[u8]>> {
     codec: Codec,
     source: Source<B>,
     size_max: usize,
+    /// Bytes given so far.
+    given: usize,
 }
 
 enum Source<B: AsRef<[u8]>> {
@@ -95,42 +97,49 @@ impl<B: AsRef<[u8]>> Decompressor<B> {
                 Source::Zstd(decoder.map_err(|error| corrupt(codec, error))?)
             }
         };
-        Ok(Decompressor { codec, source, size_max })
+        Ok(Decompressor { codec, source, size_max, given: 0 })
     }
 
     pub fn codec(&self) -> Codec {
         self.codec
     }
-    /// Appends about `piece` bytes to `out`, which holds what was read before. False: that was the end.
+    /// Appends about `piece` bytes to `out`. False: that was the end.
     pub fn read(&mut self, out: &mut Vec<u8>, piece: usize) -> Result<bool, CompressionError> {
-        let size_max = self.size_max;
+        let left = self.size_max - self.given;
         // One byte more than allowed tells "too much" from "just enough".
-        let piece = piece.min((size_max - out.len()).saturating_add(1)) as u64;
+        let piece = piece.min(left.saturating_add(1)) as u64;
         let before = out.len();
         let read = match &mut self.source {
             Source::Plain(source) => source.take(piece).read_to_end(out),
             Source::Gzip(source) => source.take(piece).read_to_end(out),
             Source::Lz4(source) => source.take(piece).read_to_end(out),
             Source::Zstd(source) => source.take(piece).read_to_end(out),
-            Source::Snappy(source) => return read_snappy(source, out, size_max),
+            Source::Snappy(source) => {
+                let more = read_snappy(source, out, left, self.size_max)?;
+                self.given += out.len() - before;
+                return Ok(more);
+            }
         };
         read.map_err(|error| corrupt(self.codec, error))?;
-        if out.len() > size_max {
-            return Err(CompressionError::TooLarge(size_max));
+        let got = out.len() - before;
+        if got > left {
+            return Err(CompressionError::TooLarge(self.size_max));
         }
-        Ok((out.len() - before) as u64 == piece)
+        self.given += got;
+        Ok(got as u64 == piece)
     }
 }
 
-/// Reads one block: at most 32 KiB become of one that Java wrote.
+/// Reads one block, of at most `left` bytes when decompressed: at most 32 KiB become of one that Java wrote.
 fn read_snappy(
     source: &mut Cursor<impl AsRef<[u8]>>,
     out: &mut Vec<u8>,
+    left: usize,
     size_max: usize,
 ) -> Result<bool, CompressionError> {
     let (bytes, at) = (source.get_ref().as_ref(), source.position() as usize);
     if !bytes.starts_with(XERIAL_MAGIC) {
-        snappy_block(bytes, out, size_max)?;
+        snappy_block(bytes, out, left, size_max)?;
         return Ok(false);
     }
     let short = || corrupt(Codec::Snappy, "it ends inside a block");
@@ -141,16 +150,16 @@ fn read_snappy(
     let (length, after) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| short())?;
     let (block, after) = after.split_at_checked(length).ok_or_else(short)?;
-    snappy_block(block, out, size_max)?;
+    snappy_block(block, out, left, size_max)?;
     let (end, more) = (bytes.len() - after.len(), !after.is_empty());
     source.set_position(end as u64);
     Ok(more)
 }
 
 /// A block says how long it becomes; that is checked before memory is reserved for it.
-fn snappy_block(block: &[u8], out: &mut Vec<u8>, size_max: usize) -> Result<(), CompressionError> {
+fn snappy_block(block: &[u8], out: &mut Vec<u8>, left: usize, size_max: usize) -> Result<(), CompressionError> {
     let size = snap::raw::decompress_len(block).map_err(|error| corrupt(Codec::Snappy, error))?;
-    if size > size_max - out.len() {
+    if size > left {
         return Err(CompressionError::TooLarge(size_max));
     }
     // Snappy cannot expand more than about 64/3 times, so a larger claim is a lie not worth reserving for.

@@ -111,6 +111,39 @@ impl<'a> Record<'a> {
     }
 }
 
+/// What stands before a record's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHead {
+    /// Bytes of the whole record, those that say its size included.
+    pub size: usize,
+    /// Added to the batch's base timestamp.
+    pub timestamp_delta: i64,
+    /// Added to the batch's base offset.
+    pub offset_delta: i32,
+}
+
+impl RecordHead {
+    /// Of the record that begins here. `None`: the bytes end within it.
+    pub fn read(bytes: &[u8]) -> Result<Option<RecordHead>, RecordFault> {
+        let mut r = Reader::new(bytes);
+        let fields = (|| {
+            let size = r.varint("size")?;
+            let start = r.position();
+            r.i8("attributes")?;
+            Ok((size, start, r.varlong("timestamp delta")?, r.varint("offset delta")?))
+        })();
+        match fields {
+            Ok((size, start, timestamp_delta, offset_delta)) => {
+                let size = start + usize::try_from(size).map_err(|_| RecordFault::Number)?;
+                let head = RecordHead { size, timestamp_delta, offset_delta };
+                if size < r.position() { Err(RecordFault::Cut) } else { Ok(Some(head)) }
+            }
+            Err(DecodeError::Missing(_)) => Ok(None),
+            Err(error) => Err(fault(error)),
+        }
+    }
+}
+
 /// Reads the records of a batch in order; stops after the first that is malformed.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
