@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::running;
 
@@ -67,7 +68,7 @@ impl Server {
     }
 
     /// Starts it and kills it while it starts.
-    pub fn start_and_kill(dir: &Path, after: std::time::Duration) {
+    pub fn start_and_kill(dir: &Path, after: Duration) {
         let mut process = spawn(dir);
         let mut log = Log::follow(process.stderr.take().expect("piped"));
         std::thread::sleep(after);
@@ -86,9 +87,18 @@ impl Server {
         self.process.wait().expect("ended");
     }
 
-    /// Lines it logged so far that say this.
+    /// Does a line that it logged so far say this? What reads them may be a little behind.
     pub fn says(&self, what: &str) -> bool {
-        self.log.lines().iter().any(|line| line.contains(what))
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            if self.log.lines().iter().any(|line| line.contains(what)) {
+                return true;
+            }
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
