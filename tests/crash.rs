@@ -19,6 +19,7 @@ mod running;
 mod server;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,6 +35,7 @@ const KILLS: u64 = 16;
 const BATCHES_MAX: usize = 150;
 const SEGMENT: (&str, &str) = ("internal.segment.bytes", "65536");
 const KAFKA_STORAGE_ERROR: i16 = 56;
+const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 fn seed() -> u64 {
     std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"))
@@ -188,6 +190,19 @@ impl SmallDisk {
             }
         }
     }
+    /// Another program takes what is left, to the last byte.
+    fn take_the_rest(&self) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.ballast()).expect("a file");
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+    fn give_back(&self) {
+        std::fs::remove_file(self.ballast()).expect("it was taken");
+    }
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
     fn grow(&self, size: &str) {
         let options = format!("remount,size={size}");
         let grown = Command::new("mount").args(["-o", &options]).arg(&self.0).status().expect("mount runs");
@@ -268,4 +283,64 @@ fn a_full_data_directory_stops_what_writes_until_there_is_room() {
     check(&mut first, &server);
     check(&mut second, &server);
     assert_eq!(send(&mut Producer::new("in-time", 0, 2, true), &server, 10), Ok(()));
+}
+
+/// Sends as soon as what was deleted has given its space back.
+fn send_when_there_is_room(producer: &mut Producer, server: &Server) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = send(producer, server, 5) {
+        assert!(error == KAFKA_STORAGE_ERROR && Instant::now() < until, "error {error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Nothing of what a start writes may be needed: a broker that could not start could not be told to delete anything either.
+#[test]
+fn on_a_full_disk_it_starts_and_what_is_deleted_gives_room() {
+    for by_kill in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let Some(disk) = SmallDisk::mount(dir.path(), "6m") else { return };
+        let server = Server::start(dir.path());
+        let mut client = Client::connect(server.address).expect("connected");
+        for topic in ["first", "second", "third"] {
+            client.create_topic(topic, 1, &[SEGMENT]);
+        }
+        let mut producers = ["first", "second", "third"].map(|topic| Producer::new(topic, 0, 0, true));
+        for producer in &mut producers {
+            assert_eq!(send(producer, &server, 100), Ok(()));
+        }
+        if by_kill {
+            server.kill();
+            disk.take_the_rest();
+        } else {
+            disk.take_the_rest();
+            assert_eq!(send(&mut producers[0], &server, 10_000), Err(KAFKA_STORAGE_ERROR));
+            server.stop();
+            disk.take_the_rest();
+        }
+        let server = Server::start(dir.path());
+        assert!(server.says("No space left on device"), "it is told");
+        producers.iter_mut().for_each(|producer| check(producer, &server));
+        assert_eq!(send(&mut producers[1], &server, 10_000), Err(KAFKA_STORAGE_ERROR));
+        producers.iter_mut().for_each(|producer| check(producer, &server));
+        let mut client = Client::connect(server.address).expect("connected");
+        let mut topics = (0..100).map(|i| client.try_create_topic(&format!("late-{i}"), 100, &[]));
+        assert!(topics.any(|error| error == KAFKA_STORAGE_ERROR), "the metadata log is full too");
+
+        assert_eq!(client.delete_topic("first"), 0, "a little space is reserved for that");
+        send_when_there_is_room(&mut producers[1], &server);
+        assert_eq!(send(&mut producers[2], &server, 10_000), Err(KAFKA_STORAGE_ERROR));
+        assert_eq!(client.delete_records("second", 0), 0);
+        send_when_there_is_room(&mut producers[2], &server);
+
+        disk.give_back();
+        client.create_topic("fourth", 1, &[]);
+        check(&mut producers[2], &server);
+        server.kill();
+        let server = Server::start(dir.path());
+        let mut client = Client::connect(server.address).expect("connected");
+        assert_eq!(client.try_create_topic("fourth", 1, &[]), TOPIC_ALREADY_EXISTS);
+        assert_eq!(client.try_create_topic("first", 1, &[]), 0, "it stays deleted");
+        check(&mut producers[2], &server);
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::ids::{JobOwner, Position};
 use crate::io::disk::{Disk, Entry, Job, Space};
+use crate::io::{replace_file, reserve};
 use crate::parts::OpenFile;
 
 /// Files below one directory.
@@ -102,9 +104,8 @@ impl Disk for Files {
             result => result,
         };
         match job {
-            Job::Preallocate { .. } | Job::StartWriteback { .. } | Job::ReadAhead { .. } | Job::DropPages { .. } => {
-                Ok(())
-            }
+            Job::StartWriteback { .. } | Job::ReadAhead { .. } | Job::DropPages { .. } => Ok(()),
+            Job::Preallocate { file, position, size } => reserve(self.file(&file)?.as_raw_fd(), position.0, size),
             Job::Sync { file } => self.file(&file)?.sync_data(),
             Job::Truncate { file, size } => self.file(&file)?.set_len(size),
             Job::Close { file } => {
@@ -118,21 +119,10 @@ impl Disk for Files {
             Job::RemoveDir { path } => absent_is_fine(fs::remove_dir_all(self.root.join(path))),
             Job::Replace { path, bytes, sync } => {
                 let path = self.root.join(path);
-                let mut temporary = path.clone().into_os_string();
-                temporary.push(".tmp");
                 if let Some(dir) = path.parent() {
                     fs::create_dir_all(dir)?;
                 }
-                let file = File::create(&temporary)?;
-                file.write_all_at(&bytes, 0)?;
-                if sync {
-                    file.sync_data()?;
-                }
-                fs::rename(&temporary, &path)?;
-                match path.parent() {
-                    Some(dir) if sync => File::open(dir)?.sync_all(),
-                    _ => Ok(()),
-                }
+                replace_file(&path, &bytes, sync)
             }
         }
     }

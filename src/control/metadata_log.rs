@@ -2,6 +2,9 @@
 //! its snapshots (`<end offset>-<epoch>.checkpoint`). Written by the control thread alone; a batch counts once it is
 //! synced, a torn tail is cut, and after a failed write the file is cut back to what counted.
 //!
+//! A little space is reserved behind its end, so that on a full device topics can still be deleted. What each start writes
+//! does not have to be there for the broker to run: if it does not fit, it goes before the next change.
+//!
 //! ```text
 //! 00000000000000000000.log             segments, as of any partition
 //! 00000000000000000123-0000000004.checkpoint   everything below offset 123 in short, last epoch 4
@@ -15,7 +18,7 @@ use std::rc::Rc;
 
 use crate::cluster::record::Record;
 use crate::ids::{LeaderEpoch, NodeId, Now, Offset, Position};
-use crate::io::disk::{Disk, Job};
+use crate::io::disk::{Disk, Job, is_full};
 use crate::parts::OpenFile;
 use crate::wire::batch::{Batch, HeaderView};
 use crate::wire::record::{BatchBuilder, BatchFields, Records};
@@ -25,6 +28,9 @@ use crate::wire::writer;
 pub const DIRECTORY: &str = "__cluster_metadata-0";
 /// Uuid of the metadata topic in Kafka's base64.
 const TOPIC_ID: &str = "AAAAAAAAAAAAAAAAAAAAAQ";
+
+/// What helps where the device is full.
+const REMEDY: &str = "the device is full: delete topics or records, or give it more space";
 
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +66,15 @@ pub struct MetadataLog {
     size: u64,
     /// A write failed: the file must be cut to `end` before the next.
     dirty: bool,
+    /// Batches of this start that did not fit on the device: they go before the next one.
+    unwritten: Vec<u8>,
+    /// Space is reserved up to here.
+    reserved: Position,
 }
+
+/// Space reserved behind the log's end: for the removal of some hundreds of topics, and for partitions that change to another
+/// core at a start, as records are appended under the new epoch from then on.
+const RESERVE_SIZE: u64 = 64 * 1024;
 
 /// Kinds of control records.
 mod control {
@@ -104,7 +118,17 @@ impl MetadataLog {
             last.unwrap_or_else(|| (dir.join(format!("{:020}.log", replay.next_offset.0)), 0, 0));
         let (next_offset, epoch) = (replay.next_offset, LeaderEpoch(replay.epoch.0 + 1));
         let file = disk.open(&path, true).map_err(|e| io_error(&path, e))?;
-        let mut log = MetadataLog { file, path, end: Position(end), next_offset, epoch, size, dirty: file_size > end };
+        let mut log = MetadataLog {
+            file,
+            path,
+            end: Position(end),
+            next_offset,
+            epoch,
+            size,
+            dirty: file_size > end,
+            unwritten: Vec::new(),
+            reserved: Position(0),
+        };
         if log.dirty {
             log::warn!("{}: {} bytes of a torn tail cut at position {end}", log.path.display(), file_size - end);
         }
@@ -129,6 +153,18 @@ impl MetadataLog {
 
     /// Appends the records as one batch and makes it durable. On an error nothing has been appended.
     pub fn append(&mut self, disk: &mut dyn Disk, records: &[Record], now: Now) -> Result<(), MetadataError> {
+        let bytes = self.batch(records, now);
+        let from_reserve = |record: &Record| matches!(record, Record::RemoveTopic { .. } | Record::PartitionChange(_));
+        self.write(disk, &bytes, records.len(), records.iter().any(from_reserve))
+    }
+
+    /// The same for what the next start would write anew, and nothing of which outlives this one: on a full device it is kept, and goes before the next batch.
+    pub fn append_if_room(&mut self, disk: &mut dyn Disk, records: &[Record], now: Now) -> Result<(), MetadataError> {
+        let bytes = self.batch(records, now);
+        self.write_if_room(disk, bytes, records.len())
+    }
+
+    fn batch(&self, records: &[Record], now: Now) -> Vec<u8> {
         let mut bytes = Vec::new();
         let fields = BatchFields { base_offset: self.next_offset, leader_epoch: self.epoch, ..BatchFields::default() };
         let mut builder = BatchBuilder::new(&mut bytes, fields);
@@ -139,7 +175,7 @@ impl MetadataLog {
             builder.push(now.wall_ms, None, Some(&value), &[]);
         }
         builder.finish();
-        self.write(disk, &bytes, records.len())
+        bytes
     }
 
     /// Puts a snapshot of everything in place of the log so far, and goes on in a new segment.
@@ -156,6 +192,9 @@ impl MetadataLog {
             let _ = disk.run(Job::Close { file: old });
             self.path = segment;
             (self.end, self.size, self.dirty) = (Position(0), 0, false);
+            // The snapshot has them.
+            self.unwritten.clear();
+            self.reserved = Position(0);
         }
         // What the snapshot stands for is of no more use; if it cannot be removed, it does no harm.
         for entry in disk.list(dir).unwrap_or_default() {
@@ -185,28 +224,78 @@ impl MetadataLog {
         for (name, text) in small_files {
             let path = dir.join(name);
             let job = Job::Replace { path: path.clone(), bytes: text.into_bytes(), sync: false };
-            disk.run(job).map_err(|e| io_error(&path, e))?;
+            match disk.run(job) {
+                // Written by each start, and read only to be written again.
+                Err(error) if is_full(&error) => log::warn!("{} is not written: {error}", path.display()),
+                result => result.map_err(|e| io_error(&path, e))?,
+            }
         }
         let bytes = leader_change(self.next_offset, self.epoch, leader, now);
-        self.write(disk, &bytes, 1)
+        self.write_if_room(disk, bytes, 1)
     }
 
-    fn write(&mut self, disk: &mut dyn Disk, bytes: &[u8], count: usize) -> Result<(), MetadataError> {
+    fn write_if_room(&mut self, disk: &mut dyn Disk, bytes: Vec<u8>, count: usize) -> Result<(), MetadataError> {
+        match self.write(disk, &bytes, count, false) {
+            Err(MetadataError::Io { path, error }) if is_full(&error) => {
+                if self.unwritten.is_empty() {
+                    log::warn!("{path}: {error}; what this start has to note goes with the next change. {REMEDY}");
+                }
+                self.unwritten.extend(bytes);
+                self.next_offset += count as i64;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// `from_reserve`: it gives space, or the broker cannot run without it.
+    fn write(
+        &mut self,
+        disk: &mut dyn Disk,
+        bytes: &[u8],
+        count: usize,
+        from_reserve: bool,
+    ) -> Result<(), MetadataError> {
+        let size = (self.unwritten.len() + bytes.len()) as u64;
+        if self.dirty {
+            // Gives back what was reserved.
+            self.reserved = Position(0);
+            let cut = disk.run(Job::Truncate { file: self.file.clone(), size: self.end.0 });
+            cut.map_err(|e| io_error(&self.path, e))?;
+            self.dirty = false;
+        }
+        if !from_reserve {
+            self.reserve(disk, size).map_err(|e| io_error(&self.path, e))?;
+        }
         let result = self.try_write(disk, bytes);
         self.dirty = result.is_err();
         result.map_err(|e| io_error(&self.path, e))?;
-        self.end += bytes.len() as u64;
-        self.size += bytes.len() as u64;
+        self.unwritten = Vec::new();
+        self.end += size;
+        self.size += size;
         self.next_offset += count as i64;
         Ok(())
     }
 
-    fn try_write(&mut self, disk: &mut dyn Disk, bytes: &[u8]) -> io::Result<()> {
-        if self.dirty {
-            disk.run(Job::Truncate { file: self.file.clone(), size: self.end.0 })?;
+    /// Sees to it that there is space for so many bytes, and for the reserve behind them. A device that cannot reserve can be
+    /// appended to all the same.
+    fn reserve(&mut self, disk: &mut dyn Disk, size: u64) -> io::Result<()> {
+        if self.reserved.0 >= self.end.0 + size + RESERVE_SIZE / 2 {
+            return Ok(());
         }
-        self.dirty = true;
-        disk.write(&self.file, self.end, &[IoSlice::new(bytes)])?;
+        let size = size + RESERVE_SIZE;
+        match disk.run(Job::Preallocate { file: self.file.clone(), position: self.end, size }) {
+            Err(error) if is_full(&error) => Err(error),
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.reserved = Position(self.end.0 + size);
+                Ok(())
+            }
+        }
+    }
+
+    fn try_write(&mut self, disk: &mut dyn Disk, bytes: &[u8]) -> io::Result<()> {
+        disk.write(&self.file, self.end, &[IoSlice::new(&self.unwritten), IoSlice::new(bytes)])?;
         disk.run(Job::Sync { file: self.file.clone() })
     }
 }

@@ -98,8 +98,11 @@ impl Control {
         let mut fold = Fold::new(&registered);
         moves.iter().for_each(|record| fold.apply(record.clone()));
         image = fold.finish();
-        records.extend(moves);
-        log.append(disk, &records, now)?;
+        log.append_if_room(disk, &records, now)?;
+        if !moves.is_empty() {
+            // Records may be appended under the new epochs even where nothing else can be written: they must not go back.
+            log.append(disk, &moves, now)?;
+        }
         image.epoch = 1;
         image.metadata_offset = log.next_offset().0 - 1;
         image.metadata_epoch = log.epoch();

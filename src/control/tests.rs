@@ -9,12 +9,13 @@ use super::*;
 use crate::cluster::topics::wire_name;
 use crate::config::{BrokerConfig, Settings};
 use crate::ids::NodeId;
+use crate::io::sim::Sim;
 
 const NOW: Now = Now { monotonic_ns: 1, wall_ms: 1_700_000_000_000 };
 
-struct Host {
+struct Host<D = Files> {
     control: Control,
-    disk: Files,
+    disk: D,
 }
 
 impl Host {
@@ -23,7 +24,9 @@ impl Host {
         let control = Control::open(&mut disk, setup(shards), NOW).unwrap();
         Host { control, disk }
     }
+}
 
+impl<D: Disk> Host<D> {
     /// Asks, lets every shard apply what was published, and gives the answer.
     fn ask(&mut self, request: ControlRequest) -> ControlAnswer {
         let mut outputs = Outputs::new();
@@ -241,6 +244,31 @@ fn min_insync_replicas_is_set_for_all_brokers_once() {
     host.control.log.append(&mut host.disk, &records, NOW).unwrap();
     drop(host);
     assert_eq!(set(&Host::start(dir.path(), 2)), "3");
+}
+
+/// A broker that does not start on a full disk cannot be told to delete anything.
+#[test]
+fn what_a_start_notes_waits_for_room() {
+    let sim = Sim::new(1);
+    let start = || {
+        let mut disk = sim.clone();
+        let control = Control::open(&mut disk, setup(1), NOW).unwrap();
+        Host { control, disk }
+    };
+    assert_eq!(start().create("before", 1).topics[0].error_code, 0);
+    sim.set_disk_full(true);
+    for _ in 0..2 {
+        let mut host = start();
+        assert!(host.control.image().topic("before").is_some());
+        assert_eq!(host.create("refused", 1).topics[0].error_code, ErrorCode::KafkaStorageError.code());
+    }
+    let mut host = start();
+    sim.set_disk_full(false);
+    assert_eq!(host.create("after", 1).topics[0].error_code, 0);
+    assert_eq!(host.control.log.next_offset().0, host.control.image().metadata_offset + 1);
+    let (end, image) = (host.control.log.next_offset(), start().control.image());
+    assert!(image.topic("after").is_some() && image.topic("refused").is_none());
+    assert!(image.metadata_offset > end.0, "no offset is missing between what waited and what came then");
 }
 
 #[test]

@@ -46,6 +46,11 @@ impl Job {
     }
 }
 
+/// Does the error say that the file system, or what the user may have of it, is full?
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// How large the file system of the data directory is, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {

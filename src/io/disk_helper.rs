@@ -87,18 +87,30 @@ impl Helper {
     }
 }
 
+/// Reserves space for a file, whose size stays.
+pub fn reserve(file: RawFd, position: u64, size: u64) -> io::Result<()> {
+    let (position, size) = (position as libc::off_t, size as libc::off_t);
+    // SAFETY: plain call on the descriptor of an open file.
+    match unsafe { libc::fallocate(file, libc::FALLOC_FL_KEEP_SIZE, position, size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Writes a small file whole and atomically.
-pub(super) fn replace_file(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+pub fn replace_file(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_data()?;
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        if sync { file.sync_data() } else { Ok(()) }
+    });
+    if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+        // On a full device even a little space is wanted by others.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
     }
-    drop(file);
-    std::fs::rename(&temporary, path)?;
     match (sync, path.parent()) {
         // The new name is durable when its directory is.
         (true, Some(parent)) => File::open(parent)?.sync_all(),

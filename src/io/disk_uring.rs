@@ -16,7 +16,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::bell::Bell;
 use super::disk::{Disk, Entry, Job, Space};
-use super::disk_helper::{Errand, Helper, replace_file};
+use super::disk_helper::{Errand, Helper, replace_file, reserve};
 use super::residency::{self, COLD_WINDOW_SIZE};
 use super::token::{Op, Token};
 use super::uring::Uring;
@@ -100,11 +100,8 @@ fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
     let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     let off = |bytes: u64| bytes as libc::off_t;
     match job {
-        Job::Preallocate { file, position, size } => {
-            // SAFETY: plain call on the descriptor of an open file.
-            check(unsafe { libc::fallocate(file.handle, libc::FALLOC_FL_KEEP_SIZE, off(position.0), off(*size)) })
-        }
-        // SAFETY: as above.
+        Job::Preallocate { file, position, size } => reserve(file.handle, position.0, *size),
+        // SAFETY: plain call on the descriptor of an open file.
         Job::StartWriteback { file, position, size } => check(unsafe {
             libc::sync_file_range(file.handle, off(position.0), off(*size), libc::SYNC_FILE_RANGE_WRITE)
         }),

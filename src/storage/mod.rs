@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ids::{Offset, Position, TopicId};
+use crate::io::disk::is_full;
 
 mod budget;
 pub mod checkpoint;
@@ -148,9 +149,8 @@ pub enum StorageError {
 impl StorageError {
     /// Is the device full, or slow beyond measure? The log is sound then, and takes appends again once that is over.
     pub fn is_passing(&self) -> bool {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            StorageError::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            StorageError::Io { source, .. } => is_full(source),
             StorageError::Unnamed { .. } => true,
             StorageError::Corrupt { .. } | StorageError::Failed { .. } => false,
         }

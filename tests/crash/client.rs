@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, TopicName,
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, InitProducerIdRequest,
+    ListOffsetsRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use ringlane::wire::batch::{Batch, HeaderView};
@@ -86,6 +88,21 @@ impl Client {
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
         let reply = self.call(5, &request).expect("the broker runs");
         reply.topics[0].error_code
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&mut self, name: &str) -> i16 {
+        let request =
+            DeleteTopicsRequest::default().with_topic_names(vec![TopicName(string(name))]).with_timeout_ms(30_000);
+        self.call(5, &request).expect("the broker runs").responses[0].error_code
+    }
+
+    /// Deletes all records of a partition.
+    pub fn delete_records(&mut self, topic: &str, partition: i32) -> i16 {
+        let partition = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(-1);
+        let topic = DeleteRecordsTopic::default().with_name(TopicName(string(topic))).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        self.call(1, &request).expect("the broker runs").topics[0].partitions[0].error_code
     }
 
     /// A producer id and its epoch.

@@ -87,6 +87,13 @@ impl Server {
         self.process.wait().expect("ended");
     }
 
+    /// SIGTERM, and what becomes of it. False: it could not stop in good order.
+    pub fn stop(mut self) -> bool {
+        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().expect("kill runs");
+        assert!(told.success());
+        self.process.wait().expect("ended").success()
+    }
+
     /// Does a line that it logged so far say this? What reads them may be a little behind.
     pub fn says(&self, what: &str) -> bool {
         let until = Instant::now() + Duration::from_secs(10);
