@@ -31,7 +31,7 @@ impl Budget {
 pub(super) fn decompress_cost(codec: Codec) -> (usize, i64) {
     match codec {
         Codec::None => (usize::MAX, 0),
-        Codec::Gzip => (16 << 10, 4_000),
+        Codec::Gzip => (16 << 10, 2_500),
         Codec::Snappy => (PIECE_SIZE, 1_200),
         Codec::Lz4 => (64 << 10, 1_000),
         Codec::Zstd => (32 << 10, 1_500),

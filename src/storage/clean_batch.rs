@@ -16,6 +16,8 @@ use crate::wire::record::{Record, Records, write_record};
 const RECORDS_SIZE_MAX: usize = 256 << 20;
 /// Given out at once.
 const EMIT_SIZE: usize = 64 << 10;
+/// Given back to the kernel at once.
+const SHRINK_SIZE: usize = 256 << 10;
 
 /// Records that are looked at together.
 const GROUP_SIZE: usize = 8;
@@ -36,10 +38,10 @@ const BUILD_NS: i64 = 150;
 fn compress_cost(codec: Codec) -> (usize, i64) {
     match codec {
         Codec::None => (usize::MAX, 0),
-        Codec::Gzip => (4 << 10, 25_000),
+        Codec::Gzip => (4 << 10, 16_000),
         Codec::Snappy => (PIECE_SIZE, 3_000),
         Codec::Lz4 => (PIECE_SIZE, 3_000),
-        Codec::Zstd => (PIECE_SIZE, 5_000),
+        Codec::Zstd => (8 << 10, 6_000),
     }
 }
 
@@ -96,8 +98,9 @@ pub(super) struct BatchWork {
     tombstones: i32,
     newest_ms: i64,
     sets_horizon: bool,
-    /// The batch made anew, before and after compression.
+    /// The batch made anew, before and after compression; the other buffer is what compression writes to.
     built: Vec<u8>,
+    other: Vec<u8>,
 }
 
 impl std::fmt::Debug for BatchWork {
@@ -110,6 +113,18 @@ impl BatchWork {
     /// Is no batch under way?
     pub fn is_idle(&self) -> bool {
         self.batch.is_none()
+    }
+
+    /// Gives back some of the buffers' memory; they are of no use any more. True: that was all.
+    pub fn shrink(&mut self) -> bool {
+        for buffer in [&mut self.records, &mut self.built, &mut self.other] {
+            if buffer.capacity() > 0 {
+                buffer.clear();
+                buffer.shrink_to(buffer.capacity().saturating_sub(SHRINK_SIZE));
+                return false;
+            }
+        }
+        true
     }
 
     /// Begins with a batch as the log has it.
@@ -125,8 +140,7 @@ impl BatchWork {
             codec if batch.count() > 0 => {
                 let records =
                     Piece { range: piece.range.start + HEADER_SIZE..piece.range.end, bytes: piece.bytes.clone() };
-                let stream = Decompressor::new(codec, records, RECORDS_SIZE_MAX).map_err(|e| fault(bytes, e))?;
-                Step::Decompress(Box::new(stream))
+                Step::Decompress(Box::new(Decompressor::new(codec, records, RECORDS_SIZE_MAX)))
             }
             _ => Step::Look,
         };
@@ -301,10 +315,12 @@ impl BatchWork {
             if !rules.keeps_empty(&header) {
                 return Ok(false);
             }
-            let mut empty = self.batch_bytes()[..HEADER_SIZE].to_vec();
+            let max_timestamp = header.max_timestamp();
+            let mut empty = std::mem::take(&mut self.built);
+            empty.clear();
+            empty.extend_from_slice(&self.batch_bytes()[..HEADER_SIZE]);
             // As Kafka writes it: no codec, no base timestamp, no horizon.
             let attributes = attributes.with_codec(Codec::None).without_delete_horizon();
-            let max_timestamp = header.max_timestamp();
             seal(&mut empty, Sealed { attributes, base_timestamp: -1, max_timestamp, count: 0 });
             self.built = empty;
             self.set_step(Step::Emit { whole: false, at: 0 });
@@ -355,9 +371,11 @@ impl BatchWork {
         }
         match header.attributes().codec() {
             Some(codec) if codec != Codec::None => {
-                let head = self.built[..HEADER_SIZE].to_vec();
+                let mut out = std::mem::take(&mut self.other);
+                out.clear();
+                out.extend_from_slice(&self.built[..HEADER_SIZE]);
                 let size = self.built.len() - HEADER_SIZE;
-                let stream = Compressor::new(codec, None, size, head).map_err(|e| fault(bytes, e))?;
+                let stream = Compressor::new(codec, None, size, out).map_err(|e| fault(bytes, e))?;
                 self.set_step(Step::Compress(Box::new(stream), HEADER_SIZE));
             }
             _ => self.set_step(Step::Seal),
@@ -381,7 +399,8 @@ impl BatchWork {
         if let Some((piece, step)) = &mut self.batch
             && let Step::Compress(stream, _) = std::mem::replace(step, Step::Seal)
         {
-            self.built = stream.finish().map_err(|e| fault(piece.as_ref(), e))?;
+            let out = stream.finish().map_err(|e| fault(piece.as_ref(), e))?;
+            self.other = std::mem::replace(&mut self.built, out);
         }
         Ok(())
     }

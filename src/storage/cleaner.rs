@@ -71,7 +71,7 @@ enum Phase {
     Remove,
     /// It gets its name.
     Name,
-    /// All is done; giving back the map's memory.
+    /// All is done; giving back the memory of the map and the buffers.
     Shrink,
 }
 
@@ -109,7 +109,7 @@ impl Cleaner {
     }
     /// `None`: the cleaning is over.
     fn shrink(&mut self) -> Option<Cleaning> {
-        if self.map.shrink() { None } else { self.more() }
+        if self.work.shrink() && self.map.shrink() { None } else { self.more() }
     }
     fn more(&mut self) -> Option<Cleaning> {
         Some(Cleaning::More(std::mem::take(&mut self.piece_bytes)))

@@ -215,10 +215,8 @@ impl Source {
                 let filled = batch.read(disk, bytes, budget)?;
                 let Filled::Last = filled else { return Ok(filled) };
                 let stream = Decompressor::new(*codec, std::mem::take(bytes), DECOMPRESSED_SIZE_MAX);
-                Ok(stream.map_or(Filled::Last, |stream| {
-                    *self = Source::Stream(Box::new(stream));
-                    Filled::More
-                }))
+                *self = Source::Stream(Box::new(stream));
+                Ok(Filled::More)
             }
             Source::Stream(stream) => {
                 let before = out.len();

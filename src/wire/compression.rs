@@ -10,13 +10,20 @@
 
 use std::io::{self, Cursor, Read, Write};
 
+use flate2::{Compress, Compression, FlushCompress, Status};
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective::{self, ZSTD_e_continue, ZSTD_e_end, ZSTD_e_flush};
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer};
+
 use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, field};
+use crate::wire::codec_contexts::Loan;
 
 /// Java's snappy framing: magic, version 1, readable by version 1.
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 /// What Java puts in one snappy block.
 pub const PIECE_SIZE: usize = 32 * 1024;
+/// Free bytes of the output that a codec is given at least.
+const ROOM_MIN: usize = 256;
 
 /// Why bytes could not be decompressed or compressed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +37,7 @@ pub enum CompressionError {
 /// Decompresses all of `bytes`; fails beyond `size_max` bytes of output.
 pub fn decompress_bounded(codec: Codec, bytes: &[u8], size_max: usize) -> Result<Vec<u8>, CompressionError> {
     let mut out = Vec::with_capacity(bytes.len().saturating_mul(2).min(size_max));
-    let mut stream = Decompressor::new(codec, bytes, size_max)?;
+    let mut stream = Decompressor::new(codec, bytes, size_max);
     while stream.read(&mut out, usize::MAX)? {}
     Ok(out)
 }
@@ -80,24 +87,21 @@ enum Source<B: AsRef<[u8]>> {
     Gzip(Box<flate2::bufread::MultiGzDecoder<Cursor<B>>>),
     Snappy(Cursor<B>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<Cursor<B>>>),
-    Zstd(zstd::stream::read::Decoder<'static, Cursor<B>>),
+    Zstd(ZstdFrames<B>),
 }
 
 impl<B: AsRef<[u8]>> Decompressor<B> {
     /// Of `bytes`, which may become `size_max` bytes.
-    pub fn new(codec: Codec, bytes: B, size_max: usize) -> Result<Decompressor<B>, CompressionError> {
+    pub fn new(codec: Codec, bytes: B, size_max: usize) -> Decompressor<B> {
         let bytes = Cursor::new(bytes);
         let source = match codec {
             Codec::None => Source::Plain(bytes),
             Codec::Gzip => Source::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(bytes))),
             Codec::Snappy => Source::Snappy(bytes),
             Codec::Lz4 => Source::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(bytes))),
-            Codec::Zstd => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(bytes);
-                Source::Zstd(decoder.map_err(|error| corrupt(codec, error))?)
-            }
+            Codec::Zstd => Source::Zstd(ZstdFrames { context: Loan::take(), bytes, ended: false }),
         };
-        Ok(Decompressor { codec, source, size_max, given: 0 })
+        Decompressor { codec, source, size_max, given: 0 }
     }
 
     pub fn codec(&self) -> Codec {
@@ -113,7 +117,7 @@ impl<B: AsRef<[u8]>> Decompressor<B> {
             Source::Plain(source) => source.take(piece).read_to_end(out),
             Source::Gzip(source) => source.take(piece).read_to_end(out),
             Source::Lz4(source) => source.take(piece).read_to_end(out),
-            Source::Zstd(source) => source.take(piece).read_to_end(out),
+            Source::Zstd(source) => source.read_to(out, piece),
             Source::Snappy(source) => {
                 let more = read_snappy(source, out, left, self.size_max)?;
                 self.given += out.len() - before;
@@ -172,6 +176,41 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, left: usize, size_max: usize) -
     written.map_err(|error| corrupt(Codec::Snappy, error)).map(|_| ())
 }
 
+/// zstd frames, one after the other.
+struct ZstdFrames<B: AsRef<[u8]>> {
+    context: Loan<DCtx<'static>>,
+    bytes: Cursor<B>,
+    /// What was read so far is whole frames.
+    ended: bool,
+}
+
+impl<B: AsRef<[u8]>> ZstdFrames<B> {
+    /// Appends `piece` bytes, or what there is up to the end.
+    fn read_to(&mut self, out: &mut Vec<u8>, piece: u64) -> io::Result<usize> {
+        let before = out.len();
+        let end = before.saturating_add(piece as usize);
+        while out.len() < end {
+            let (bytes, at) = (self.bytes.get_ref().as_ref(), self.bytes.position() as usize);
+            let start = out.len();
+            if self.ended && at == bytes.len() {
+                break;
+            }
+            out.resize(end.min(start + PIECE_SIZE), 0);
+            let mut input = InBuffer::around(&bytes[at..]);
+            let mut output = OutBuffer::around_pos(&mut out[..], start);
+            let result = self.context.decompress_stream(&mut output, &mut input);
+            let (filled, taken) = (output.pos(), input.pos());
+            out.truncate(filled);
+            self.bytes.set_position((at + taken) as u64);
+            self.ended = result.map_err(zstd_error)? == 0;
+            if !self.ended && taken == 0 && filled == start {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends inside a frame"));
+            }
+        }
+        Ok(out.len() - before)
+    }
+}
+
 /// A stream that is compressed piece by piece, at the end of the bytes it was given.
 pub struct Compressor {
     codec: Codec,
@@ -180,10 +219,10 @@ pub struct Compressor {
 
 enum Sink {
     Plain(Vec<u8>),
-    Gzip(Box<flate2::write::GzEncoder<Vec<u8>>>),
+    Gzip(Loan<Compress>, Vec<u8>),
     Snappy(Box<snap::raw::Encoder>, Vec<u8>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
-    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+    Zstd(Loan<CCtx<'static>>, Vec<u8>),
 }
 
 impl Compressor {
@@ -199,8 +238,10 @@ impl Compressor {
             Codec::Gzip => {
                 // -1 is zlib's default.
                 let level = level.and_then(|level| u32::try_from(level).ok());
-                let level = level.map_or_else(flate2::Compression::default, flate2::Compression::new);
-                Sink::Gzip(Box::new(flate2::write::GzEncoder::new(out, level)))
+                let level = level.map_or_else(Compression::default, Compression::new);
+                let mut context = Loan::<Compress>::take();
+                context.set_level(level).map_err(|error| corrupt(codec, error))?;
+                Sink::Gzip(context, out)
             }
             Codec::Snappy => {
                 out.extend_from_slice(&XERIAL_HEADER);
@@ -215,11 +256,12 @@ impl Compressor {
             }
             Codec::Zstd => {
                 let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-                let encoder = zstd::stream::write::Encoder::new(out, level).and_then(|mut encoder| {
-                    // High levels reserve hundreds of megabytes where they do not know how little will come.
-                    encoder.set_pledged_src_size(Some(size as u64)).map(|()| encoder)
-                });
-                Sink::Zstd(encoder.map_err(|error| corrupt(codec, error))?)
+                let mut context = Loan::<CCtx>::take();
+                let set = context.set_parameter(CParameter::CompressionLevel(level));
+                // High levels reserve hundreds of megabytes where they do not know how little will come.
+                let set = set.and_then(|_| context.set_pledged_src_size(Some(size as u64)));
+                set.map_err(|code| corrupt(codec, zstd_error(code)))?;
+                Sink::Zstd(context, out)
             }
         };
         Ok(Compressor { codec, sink })
@@ -228,21 +270,22 @@ impl Compressor {
     pub fn codec(&self) -> Codec {
         self.codec
     }
-    /// A piece whose work is to be done now, not gathered until there is enough for one of zstd's blocks.
+    /// A piece whose work is to be done now, not gathered until there is enough for a block of the codec's.
     pub fn write_piece(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
-        self.write(piece)?;
-        match &mut self.sink {
-            Sink::Zstd(encoder) => encoder.flush().map_err(|error| corrupt(Codec::Zstd, error)),
-            _ => Ok(()),
-        }
+        let written = match &mut self.sink {
+            Sink::Lz4(encoder) => encoder.write_all(piece).and_then(|()| encoder.flush()),
+            Sink::Zstd(context, out) => zstd_stream(context, piece, ZSTD_e_flush, out),
+            _ => return self.write(piece),
+        };
+        written.map_err(|error| corrupt(self.codec, error))
     }
     /// Bytes of the stream. Of snappy, all but the last are multiples of `PIECE_SIZE`.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
         let written = match &mut self.sink {
             Sink::Plain(out) => out.write_all(piece),
-            Sink::Gzip(encoder) => encoder.write_all(piece),
+            Sink::Gzip(context, out) => gzip_stream(context, piece, FlushCompress::None, out),
             Sink::Lz4(encoder) => encoder.write_all(piece),
-            Sink::Zstd(encoder) => encoder.write_all(piece),
+            Sink::Zstd(context, out) => zstd_stream(context, piece, ZSTD_e_continue, out),
             Sink::Snappy(encoder, out) => return write_snappy(encoder, piece, out),
         };
         written.map_err(|error| corrupt(self.codec, error))
@@ -250,13 +293,48 @@ impl Compressor {
 
     /// Ends the stream: the bytes given at the start and the compressed ones after them.
     pub fn finish(self) -> Result<Vec<u8>, CompressionError> {
-        match self.sink {
+        let finished = match self.sink {
             Sink::Plain(out) | Sink::Snappy(_, out) => Ok(out),
-            Sink::Gzip(encoder) => encoder.finish().map_err(|error| corrupt(self.codec, error)),
-            Sink::Lz4(encoder) => encoder.finish().map_err(|error| corrupt(self.codec, error)),
-            Sink::Zstd(encoder) => encoder.finish().map_err(|error| corrupt(self.codec, error)),
+            Sink::Gzip(mut context, mut out) => {
+                gzip_stream(&mut context, &[], FlushCompress::Finish, &mut out).map(|()| out)
+            }
+            Sink::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
+            Sink::Zstd(mut context, mut out) => zstd_stream(&mut context, &[], ZSTD_e_end, &mut out).map(|()| out),
+        };
+        finished.map_err(|error| corrupt(self.codec, error))
+    }
+}
+
+/// Gives deflate a piece, which it takes all of.
+fn gzip_stream(context: &mut Compress, mut piece: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        out.reserve(piece.len().clamp(ROOM_MIN, PIECE_SIZE));
+        let before = context.total_in();
+        let status = context.compress_vec(piece, out, flush)?;
+        piece = &piece[(context.total_in() - before) as usize..];
+        let wants_end = matches!(flush, FlushCompress::Finish);
+        if piece.is_empty() && (status == Status::StreamEnd || !wants_end) {
+            return Ok(());
         }
     }
+}
+
+/// Gives zstd a piece, which it takes all of, and flushes or ends the stream if it is to.
+fn zstd_stream(context: &mut CCtx, piece: &[u8], end: ZSTD_EndDirective, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut input = InBuffer::around(piece);
+    loop {
+        out.reserve((piece.len() - input.pos()).clamp(ROOM_MIN, PIECE_SIZE));
+        let start = out.len();
+        let left = context.compress_stream2(&mut OutBuffer::around_pos(out, start), &mut input, end);
+        let left = left.map_err(zstd_error)?;
+        if input.pos() == piece.len() && (left == 0 || end == ZSTD_e_continue) {
+            return Ok(());
+        }
+    }
+}
+
+fn zstd_error(code: zstd_safe::ErrorCode) -> io::Error {
+    io::Error::other(zstd_safe::get_error_name(code))
 }
 
 fn write_snappy(encoder: &mut snap::raw::Encoder, piece: &[u8], out: &mut Vec<u8>) -> Result<(), CompressionError> {
@@ -366,7 +444,7 @@ mod tests {
         let mut stream = Compressor::new(codec, level, bytes.len(), Vec::new()).unwrap();
         bytes.chunks(2 * PIECE_SIZE).for_each(|piece| stream.write_piece(piece).unwrap());
         let small = stream.finish().unwrap();
-        let mut stream = Decompressor::new(codec, small, bytes.len()).unwrap();
+        let mut stream = Decompressor::new(codec, small, bytes.len());
         let mut out = Vec::new();
         let mut before = 0;
         while stream.read(&mut out, 10_000).unwrap() {

@@ -3,6 +3,7 @@
 //! (Produce request, Fetch request and reply) have their own codec, everything else is the crate `kafka-protocol`.
 
 pub mod batch;
+mod codec_contexts;
 pub mod compression;
 pub mod error_code;
 pub mod fetch;

@@ -215,3 +215,23 @@ fn large_batches_are_cut() {
         assert!(odd, "{codec:?}");
     }
 }
+
+/// Freed at a stretch, what a large batch took held the core for as long as the kernel needed to take it back.
+#[test]
+fn the_buffers_memory_goes_back_in_steps() {
+    let value = "v".repeat(1 << 20);
+    let plain = batch(0, Attributes(0), 1000, &[(0, "a", Some(&value)), (1, "b", Some("2"))]);
+    let plain = Batch::stored(&plain).unwrap();
+    let bytes = with_records(&plain, plain.records(), Codec::Zstd, None).unwrap();
+    let mut map = map_of(10);
+    put(&mut map, b"b", 99);
+    let producers = ProducerState::default();
+    let (mut work, mut out) = (start(&bytes), Vec::new());
+    while work.filter(&rules(&map, &producers, 0), &mut out, &mut Budget::new(1)).unwrap().is_none() {}
+    // Twice: as decompressed, and as made anew.
+    let held = work.records.capacity() + work.built.capacity() + work.other.capacity();
+    assert!(held > 2 << 20);
+    let steps = (1..).find(|_| work.shrink()).unwrap();
+    assert!((8..=held / SHRINK_SIZE + 4).contains(&steps), "{steps} steps for {held} bytes");
+    assert_eq!(work.records.capacity() + work.built.capacity() + work.other.capacity(), 0);
+}
