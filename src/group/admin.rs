@@ -81,6 +81,7 @@ impl Groups {
         let mut response = DeleteGroupsResponse::default();
         let mut doomed: BTreeMap<i32, (Vec<Record>, Vec<StrBytes>)> = BTreeMap::new();
         let mut seen = BTreeSet::new();
+        let commits = self.pending.commits();
         // A group that is named twice is answered once.
         for group_id in request.groups_names.iter().filter(|group_id| seen.insert(*group_id)) {
             let found = self.route(group_id).and_then(|partition| {
@@ -89,7 +90,9 @@ impl Groups {
             });
             if let Ok(group) = found {
                 let (records, groups) = doomed.entry(group.partition).or_default();
-                records.extend(group.offsets.keys().map(|(topic, of)| tombstone(&group.id, topic, of)));
+                let mut keys = BTreeSet::from_iter(group.offsets.keys());
+                keys.extend(commits.get(&(group.partition, &group.id)).into_iter().flatten());
+                records.extend(keys.into_iter().map(|(topic, of)| tombstone(&group.id, topic, of)));
                 records.push(Record { key: group_key(&group.id), value: None });
                 groups.push(own(group_id));
             }

@@ -270,6 +270,8 @@ impl Groups {
                 return;
             }
         };
+        let commits = self.pending.commits();
+        let under_way = commits.get(&(partition, &group.id));
         let mut response = OffsetDeleteResponse::default();
         let mut keys = Vec::new();
         for topic in &request.topics {
@@ -283,7 +285,11 @@ impl Groups {
                 } else {
                     Ok(())
                 };
-                if result.is_ok() && group.offsets.get(&topic.name.0, of).is_some() {
+                let is_committed = || {
+                    group.offsets.get(&topic.name.0, of).is_some()
+                        || under_way.is_some_and(|keys| keys.contains(&(&topic.name.0, of)))
+                };
+                if result.is_ok() && is_committed() {
                     keys.push((own(&topic.name), of));
                 }
                 let partition = OffsetDeleteResponsePartition::default().with_partition_index(of);
@@ -322,13 +328,21 @@ impl Groups {
 
     /// Topics that were deleted take their offsets with them, in every group.
     pub fn topics_deleted(&mut self, deleted: &BTreeSet<StrBytes>, now: Now, out: &mut Outcome) {
-        let mut expired = Vec::new();
+        let mut expired = BTreeSet::new();
+        let mut expire = |partition, group: &StrBytes, (topic, of): (&StrBytes, i32)| {
+            if deleted.contains(topic) {
+                expired.insert((partition, (group.clone(), topic.clone(), of)));
+            }
+        };
         for (partition, coordinator) in self.coordinators.iter().filter(|(_, coordinator)| !coordinator.loading) {
             for group in coordinator.groups.values() {
-                let gone = group.offsets.keys().filter(|(topic, _)| deleted.contains(*topic));
-                expired.extend(gone.map(|(topic, of)| (*partition, (group.id.clone(), topic.clone(), of))));
+                group.offsets.keys().for_each(|key| expire(*partition, &group.id, key));
             }
         }
+        for ((partition, group), keys) in self.pending.commits() {
+            keys.into_iter().for_each(|key| expire(partition, group, key));
+        }
+        let expired = Vec::from_iter(expired);
         for chunk in expired.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((partition, _)) = chunk.first() else { continue };
             self.append_expired(*partition, chunk.iter().map(|(_, key)| key.clone()).collect(), Vec::new(), now, out);
@@ -347,10 +361,13 @@ impl Groups {
         };
         let mut offsets = Vec::new();
         let mut groups = Vec::new();
+        let commits = self.pending.commits();
         for group in coordinator.groups.values() {
-            let (expired, all) = group.expired_offsets(&self.config, now);
+            let (mut expired, all) = group.expired_offsets(&self.config, now);
+            let under_way = commits.get(&(partition, &group.id));
+            expired.retain(|(topic, of)| under_way.is_none_or(|keys| !keys.contains(&(topic, *of))));
             offsets.extend(expired.into_iter().map(|(topic, of)| (group.id.clone(), topic, of)));
-            if all && group.state == State::Empty && group.pending_members().is_empty() {
+            if all && under_way.is_none() && group.state == State::Empty && group.pending_members().is_empty() {
                 groups.push(group.id.clone());
             }
         }

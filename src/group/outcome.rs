@@ -2,7 +2,7 @@
 //! append is performed, then reported by [`Groups::appended`](super::Groups::appended), in order within a partition; the
 //! replies that depend on it come out of that call and of no other. No IO and no clock here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
@@ -117,6 +117,19 @@ impl Pending {
 
     pub fn of_partition(&self, partition: i32) -> Vec<u64> {
         self.waiting.iter().filter(|(_, (of, ..))| *of == partition).map(|(id, _)| *id).collect()
+    }
+
+    /// Commits under way, by partition and group. Their groups do not know them yet, but their records come before that of
+    /// whatever is appended now: who forgets offsets must look here too.
+    pub fn commits(&self) -> BTreeMap<(i32, &StrBytes), BTreeSet<(&StrBytes, i32)>> {
+        let mut commits = BTreeMap::<_, BTreeSet<_>>::new();
+        for (partition, _, then) in self.waiting.values() {
+            if let Then::Committed { group, offsets, .. } = then {
+                let keys = offsets.iter().map(|(topic, of, _)| (topic, *of));
+                commits.entry((*partition, group)).or_default().extend(keys);
+            }
+        }
+        commits
     }
 
     pub fn bytes(&self) -> usize {
