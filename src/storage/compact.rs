@@ -40,7 +40,9 @@ pub(super) fn dirty(
     for (index, segment) in segments.iter().enumerate() {
         let Some(next) = segments.get(index + 1).map(|s| s.base_offset) else { break };
         let newest_ms = if segment.largest_timestamp >= 0 { segment.largest_timestamp } else { segment.created_ms };
-        let too_young = now_ms.saturating_sub(newest_ms) < config.min_compaction_lag_ms;
+        // Without a lag age does not count: a producer's clock may be ahead of ours.
+        let lag_ms = config.min_compaction_lag_ms;
+        let too_young = lag_ms > 0 && now_ms.saturating_sub(newest_ms) < lag_ms;
         if segment.stage != Stage::Settled || next > limit || (too_young && segment.base_offset >= from) {
             break;
         }
@@ -159,6 +161,7 @@ mod tests {
         assert_eq!((all.from, all.to, all.ratio, all.overdue), (Offset(0), Offset(30), 1.0, false));
         assert_eq!(find(&config, 10, 5000).unwrap().ratio, 0.8);
         assert_eq!(find(&config, 30, 5000), None, "the active segment is never cleaned");
+        assert_eq!(find(&config, 0, 500).unwrap().to, Offset(30), "timestamps of the future, and no lag");
         let lag = LogConfig { min_compaction_lag_ms: 2500, max_compaction_lag_ms: 3500, ..config };
         let young = find(&lag, 0, 5000).unwrap();
         assert_eq!((young.to, young.overdue), (Offset(20), true));
