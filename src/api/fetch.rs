@@ -47,6 +47,12 @@ pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize)
         SessionAnswer::Incremental(id) => {
             query.session_id = id;
             query.incremental = true;
+            // A topic that another core told of before this one knew it.
+            for topic in query.topics.iter_mut().filter(|topic| topic.name.is_empty()) {
+                if let Some(name) = broker.topic_name(topic.id) {
+                    topic.name = name.clone();
+                }
+            }
         }
         SessionAnswer::Error(error) => {
             query.topics.clear();
@@ -64,7 +70,7 @@ pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize)
 }
 
 /// Takes over what the request names.
-fn read(broker: &Broker, request: &Fetch<'_>, query: &mut FetchQuery, forgotten: &mut Vec<(TopicName, TopicId, i32)>) {
+fn read(broker: &Broker, request: &Fetch<'_>, query: &mut FetchQuery, forgotten: &mut Vec<(FetchTopic, i32)>) {
     let mut last = None;
     for partition in request.partitions() {
         if last != Some(partition.topic) {
@@ -81,8 +87,7 @@ fn read(broker: &Broker, request: &Fetch<'_>, query: &mut FetchQuery, forgotten:
         });
     }
     for (topic, index) in request.forgotten() {
-        let topic = named(broker, topic);
-        forgotten.push((topic.name, topic.id, index));
+        forgotten.push((named(broker, topic), index));
     }
 }
 

@@ -17,6 +17,8 @@ const EVICTION_MS: u64 = 120_000;
 /// What a request asks of a partition, as remembered.
 #[derive(Clone, Debug)]
 pub struct Followed {
+    /// Of its topic; "" if no request that named it came after the topic was known here.
+    pub name: TopicName,
     /// First offset wanted.
     pub offset: Offset,
     /// Most bytes.
@@ -27,7 +29,19 @@ pub struct Followed {
     pub told: Option<(Offset, Offset)>,
 }
 
-type Key = (TopicName, TopicId, i32);
+/// Topics go either by name or by id, all of a session alike. One that is followed by its id may get its name later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Topic {
+    Name(TopicName),
+    Id(TopicId),
+}
+
+type Key = (Topic, i32);
+
+fn key(topic: &FetchTopic, index: i32) -> Key {
+    let topic = if topic.id.is_nil() { Topic::Name(topic.name.clone()) } else { Topic::Id(topic.id) };
+    (topic, index)
+}
 
 struct Session {
     /// Expected of the next request.
@@ -69,7 +83,7 @@ impl Sessions {
         (id, epoch): (i32, i32),
         by_id: bool,
         query: &mut FetchQuery,
-        forgotten: &[(TopicName, TopicId, i32)],
+        forgotten: &[(FetchTopic, i32)],
         now_ms: u64,
         count_max: usize,
     ) -> SessionAnswer {
@@ -119,7 +133,7 @@ impl Sessions {
         epoch: i32,
         by_id: bool,
         query: &mut FetchQuery,
-        forgotten: &[(TopicName, TopicId, i32)],
+        forgotten: &[(FetchTopic, i32)],
         now_ms: u64,
     ) -> SessionAnswer {
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -169,7 +183,7 @@ impl Sessions {
         gave_records: bool,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let key = (topic.name.clone(), topic.id, index);
+        let key = key(topic, index);
         if let Some(followed) = session.partitions.get_mut(&key) {
             followed.told = told;
         }
@@ -188,17 +202,21 @@ impl Session {
     fn follow(&mut self, query: &FetchQuery) {
         for p in &query.partitions {
             let topic = &query.topics[p.topic as usize];
-            let key = (topic.name.clone(), topic.id, p.index);
+            let key = key(topic, p.index);
+            let name = topic.name.clone();
             match self.partitions.get_mut(&key) {
                 Some(followed) => {
+                    if !name.is_empty() {
+                        followed.name = name;
+                    }
                     followed.offset = p.offset;
                     followed.bytes_max = p.bytes_max;
                     followed.leader_epoch = p.leader_epoch;
                 }
                 None => {
                     self.order.push(key.clone());
-                    let followed =
-                        Followed { offset: p.offset, bytes_max: p.bytes_max, leader_epoch: p.leader_epoch, told: None };
+                    let (bytes_max, leader_epoch) = (p.bytes_max, p.leader_epoch);
+                    let followed = Followed { name, offset: p.offset, bytes_max, leader_epoch, told: None };
                     self.partitions.insert(key, followed);
                 }
             }
@@ -206,39 +224,74 @@ impl Session {
     }
 
     /// Forgets what a request names.
-    fn forget(&mut self, forgotten: &[Key]) {
+    fn forget(&mut self, forgotten: &[(FetchTopic, i32)]) {
         if forgotten.is_empty() {
             return;
         }
-        // Topics go either by name or by id.
-        let by_id = self.by_id;
-        let short = |(name, id, index): &Key| match by_id {
-            true => (TopicName::from(""), *id, *index),
-            false => (name.clone(), TopicId::nil(), *index),
-        };
-        let gone: BTreeSet<Key> = forgotten.iter().map(short).collect();
-        self.partitions.retain(|key, _| !gone.contains(&short(key)));
-        self.order.retain(|key| !gone.contains(&short(key)));
+        let gone: BTreeSet<Key> = forgotten.iter().map(|(topic, index)| key(topic, *index)).collect();
+        self.partitions.retain(|key, _| !gone.contains(key));
+        self.order.retain(|key| !gone.contains(key));
     }
 
     /// Puts all that is followed into the query, neighbours of one topic together.
     fn fill(&self, query: &mut FetchQuery) {
         query.topics.clear();
         query.partitions.clear();
-        for key in &self.order {
+        let mut last = None;
+        for key @ (topic, index) in &self.order {
             let Some(followed) = self.partitions.get(key) else { continue };
-            let same = query.topics.last().is_some_and(|t| t.name == key.0 && t.id == key.1);
-            if !same {
-                query.topics.push(FetchTopic { name: key.0.clone(), id: key.1 });
+            if last != Some(topic) {
+                let id = if let Topic::Id(id) = topic { *id } else { TopicId::nil() };
+                query.topics.push(FetchTopic { name: followed.name.clone(), id });
+                last = Some(topic);
             }
             query.partitions.push(FetchPartition {
                 topic: query.topics.len() as u32 - 1,
-                index: key.2,
+                index: *index,
                 offset: followed.offset,
                 bytes_max: followed.bytes_max,
                 leader_epoch: followed.leader_epoch,
                 told: followed.told,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(name: &str, id: u128) -> FetchQuery {
+        let mut query = FetchQuery::default();
+        query.topics.push(FetchTopic { name: TopicName::from(name), id: TopicId::from_u128(id) });
+        let (bytes_max, leader_epoch) = (1, LeaderEpoch(0));
+        query.partitions.push(FetchPartition {
+            topic: 0,
+            index: 3,
+            offset: Offset(5),
+            bytes_max,
+            leader_epoch,
+            told: None,
+        });
+        query
+    }
+
+    /// Another core told the client of a new topic before this one knew it.
+    #[test]
+    fn a_topic_followed_by_id_gets_its_name_later() {
+        let mut sessions = Sessions::default();
+        let mut step = |id, epoch, query: &mut FetchQuery, forgotten: &[(FetchTopic, i32)]| {
+            sessions.step((id, epoch), true, query, forgotten, 0, 10)
+        };
+        assert_eq!(step(0, 0, &mut query("", 7), &[]), SessionAnswer::New(1));
+        let mut again = query("new", 7);
+        assert_eq!(step(1, 1, &mut again, &[]), SessionAnswer::Incremental(1));
+        assert_eq!((again.partitions.len(), &*again.topics[0].name), (1, "new"), "it is the same partition");
+        let mut deleted = query("", 7);
+        assert_eq!(step(1, 2, &mut deleted, &[]), SessionAnswer::Incremental(1));
+        assert_eq!(&*deleted.topics[0].name, "new", "a topic that was known and is gone keeps its name");
+        let mut none = FetchQuery::default();
+        let forgotten = [(query("", 7).topics.remove(0), 3)];
+        assert_eq!(step(1, 3, &mut none, &forgotten), SessionAnswer::Full, "nothing is left of the session");
     }
 }
