@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use client::{Consumer, Producer};
 use host::Host;
 use ringlane::io::sim::{Keep, Random};
+use ringlane::wire::ErrorCode;
 
 const SEEDS: u64 = 200;
 const TOPIC: &str = "sim";
@@ -95,6 +96,24 @@ fn run(seed: u64) -> bool {
     }
     check(&mut host, &mut random, seed, AGAIN, 0, &[&again]);
     retired
+}
+
+/// The reply does not stay away until another append to the partition fails: a producer may wait for it before it sends more.
+#[test]
+fn what_waits_for_a_sync_that_fails_is_refused() {
+    let mut host = Host::start(1);
+    host.create_topic(TOPIC, 1, &[("flush.messages", "1")]);
+    let mut producer = Producer::new(TOPIC, 0, 0, false);
+    producer.send(&mut host, 0, 1);
+    finish(&mut host, &mut [&mut producer]);
+    assert!(producer.acknowledged().count() > 0);
+    host.sim.fail_syncs();
+    producer.send(&mut host, 1, 1);
+    let refusal = (0..4000).find_map(|_| {
+        host.turn();
+        producer.refusal(&mut host)
+    });
+    assert_eq!(refusal, Some(ErrorCode::KafkaStorageError.code()));
 }
 
 /// Waits for the last acknowledgements.

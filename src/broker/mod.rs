@@ -429,7 +429,13 @@ impl Broker {
         self.wake_compaction(owner, now);
         let Some(Some(partition)) = self.partitions.get_mut(slot as usize) else { return };
         partition.log.job_done(disk, job, result, now);
-        if read_ahead {
+        let failed = partition.log.has_failed() && !partition.offline;
+        if failed {
+            // What waits for a sync of it will not be durable.
+            partition.offline = true;
+            self.turn.failed.push((slot, ErrorCode::KafkaStorageError));
+        }
+        if read_ahead || failed {
             self.fetches.wake(&mut partition.waiting);
         }
         self.release();

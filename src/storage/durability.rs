@@ -187,6 +187,11 @@ impl Log {
         self.durability.path_jobs
     }
 
+    /// A job failed, and with it the log: it takes and gives nothing until the next start.
+    pub fn has_failed(&self) -> bool {
+        self.durability.failed
+    }
+
     /// Err: this log failed before.
     pub(super) fn usable(&self) -> Result<(), StorageError> {
         if self.durability.failed { Err(StorageError::Failed { path: self.dir.to_path_buf() }) } else { Ok(()) }

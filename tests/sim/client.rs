@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
     ApiKey, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse,
     RequestHeader, ResponseHeader, TopicName,
@@ -133,7 +134,7 @@ impl Producer {
         false
     }
 
-    fn send(&mut self, host: &mut Host, first: u64, count: u64) {
+    pub fn send(&mut self, host: &mut Host, first: u64, count: u64) {
         let mut batch = Vec::new();
         let fields = match self.idempotent {
             true => BatchFields {
@@ -158,10 +159,19 @@ impl Producer {
         self.under_way = Some((first, count));
     }
 
+    /// The error code of what is under way, once there is a reply.
+    pub fn refusal(&mut self, host: &mut Host) -> Option<i16> {
+        self.reply(host).map(|partition| partition.error_code)
+    }
+
+    fn reply(&mut self, host: &mut Host) -> Option<PartitionProduceResponse> {
+        let bytes = self.line.receive(host, None)?;
+        let mut reply: ProduceResponse = reply(bytes, ApiKey::Produce, PRODUCE_VERSION, self.line.correlation_id);
+        reply.responses.pop()?.partition_responses.pop()
+    }
+
     fn take_reply(&mut self, host: &mut Host) {
-        let Some(bytes) = self.line.receive(host, None) else { return };
-        let reply: ProduceResponse = reply(bytes, ApiKey::Produce, PRODUCE_VERSION, self.line.correlation_id);
-        let partition = &reply.responses[0].partition_responses[0];
+        let Some(partition) = self.reply(host) else { return };
         assert_eq!(partition.error_code, 0, "producer {}", self.id);
         let (first, count) = self.under_way.take().expect("a reply to something");
         for number in first..first + count {

@@ -74,6 +74,7 @@ pub(super) struct Disks {
     last_job: u64,
     closing: Vec<(JobOwner, Rc<OpenFile>)>,
     full: bool,
+    syncs_fail: bool,
 }
 
 fn not_found() -> io::Error {
@@ -247,6 +248,7 @@ impl Disks {
                     }
                 }
             }
+            Job::Sync { .. } if self.syncs_fail => return Err(io::Error::from_raw_os_error(libc::EIO)),
             Job::Sync { file } => {
                 self.file(file).sync(pages);
                 self.commit(changes);
@@ -437,5 +439,10 @@ impl Sim {
     /// From now on nothing more can be written, or it can again.
     pub fn set_disk_full(&self, full: bool) {
         self.world.borrow_mut().disks.full = full;
+    }
+
+    /// From now on nothing written gets to the device.
+    pub fn fail_syncs(&self) {
+        self.world.borrow_mut().disks.syncs_fail = true;
     }
 }
