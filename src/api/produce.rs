@@ -238,6 +238,7 @@ fn append(
         SequenceCheck::Duplicate { base_offset, timestamp, .. } => {
             return Ok(Appended { base_offset, log_append_time_ms: timestamp, log_start_offset, staged: None });
         }
+        SequenceCheck::Stored => return Err(refused(ErrorCode::DuplicateSequenceNumber.into())),
         SequenceCheck::OutOfOrder { .. } => return Err(refused(ErrorCode::OutOfOrderSequenceNumber.into())),
         SequenceCheck::StaleEpoch { .. } => return Err(refused(ErrorCode::InvalidProducerEpoch.into())),
     }

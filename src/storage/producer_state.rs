@@ -1,6 +1,7 @@
 //! Idempotent producers: for each producer id its epoch and its last five batches, so that a batch sent again is
 //! answered and not stored again, and a gap is refused. Survives restarts by Kafka's `<offset>.snapshot` (version 1, docs/formats/checkpoints.md)
-//! and replay of the batches after it. A snapshot keeps only the last batch of each producer.
+//! and replay of the batches after it. A snapshot keeps only the last batch of each producer; that those before it are stored is all that
+//! is known of them then.
 
 use std::collections::HashMap;
 
@@ -33,6 +34,8 @@ pub enum SequenceCheck {
     Accept,
     /// Already stored: answer with this and do not store it again.
     Duplicate { base_offset: Offset, last_offset: Offset, timestamp: i64 },
+    /// DUPLICATE_SEQUENCE_NUMBER: already stored, but where is not remembered.
+    Stored,
     /// OUT_OF_ORDER_SEQUENCE_NUMBER: this sequence was expected.
     OutOfOrder { expected: i32 },
     /// INVALID_PRODUCER_EPOCH: this epoch took over.
@@ -72,6 +75,8 @@ pub struct Producer {
     batches: [BatchTrace; BATCHES_MAX],
     /// <= BATCHES_MAX
     count: u8,
+    /// The batches before the first one remembered were stored, too, but a snapshot does not keep them.
+    from_snapshot: bool,
 }
 
 impl Producer {
@@ -83,7 +88,17 @@ impl Producer {
             transaction_first_offset: -1,
             batches: [BatchTrace::default(); BATCHES_MAX],
             count: 0,
+            from_snapshot: false,
         }
+    }
+    /// Is a batch that ends with this sequence one of those that a snapshot did not keep?
+    fn forgot(&self, last_sequence: i32) -> bool {
+        let first = self.batches().first().filter(|_| self.from_snapshot && usize::from(self.count) < BATCHES_MAX);
+        first.is_some_and(|first| {
+            let ahead = i64::from(first.base_sequence()) - i64::from(last_sequence);
+            // Sequences begin again at 0 after the largest i32: the shorter way round counts.
+            (1..1 << 30).contains(&ahead.rem_euclid(1 << 31))
+        })
     }
     fn batches(&self) -> &[BatchTrace] {
         &self.batches[..usize::from(self.count)]
@@ -171,6 +186,11 @@ impl ProducerState {
             {
                 return duplicate(batch);
             }
+            // Kafka says OUT_OF_ORDER_SEQUENCE_NUMBER here. A producer with several batches on their way when the broker was
+            // stopped then takes the first of them for lost, and sends again under a new epoch what is stored.
+            if known.epoch == stamp.epoch && known.forgot(last_sequence) {
+                return SequenceCheck::Stored;
+            }
             youngest = youngest.or(Some((known.epoch, known.last_sequence())));
         }
         // Unknown, or forgotten with the segments that held its batches: any sequence is taken.
@@ -192,6 +212,7 @@ impl ProducerState {
         if known.epoch != stamp.epoch {
             known.epoch = stamp.epoch;
             known.count = 0;
+            known.from_snapshot = false;
         }
         if batch.control {
             known.transaction_first_offset = -1;
@@ -282,6 +303,7 @@ impl ProducerState {
             if last.last_offset >= 0 {
                 producer.push(last);
             }
+            producer.from_snapshot = true;
             producer.last_timestamp = last.timestamp;
             producer.coordinator_epoch = i32_at(34);
             producer.transaction_first_offset = i64_at(38);
@@ -367,11 +389,14 @@ mod tests {
         let loaded = ProducerState::decode(&bytes).unwrap();
         assert_eq!(check(&loaded, 3, 10, 1), SequenceCheck::Accept);
         assert!(matches!(check(&loaded, 3, 5, 5), SequenceCheck::Duplicate { base_offset: Offset(5), .. }));
+        assert_eq!(check(&loaded, 3, 0, 5), SequenceCheck::Stored, "only the last is in a snapshot");
         assert_eq!(
-            check(&loaded, 3, 0, 5),
+            check(&loaded, 3, 0, 6),
             SequenceCheck::OutOfOrder { expected: 10 },
-            "only the last is in a snapshot"
+            "part of it is not before that"
         );
+        assert_eq!(check(&loaded, 3, 11, 1), SequenceCheck::OutOfOrder { expected: 10 });
+        assert_eq!(check(&loaded, 2, 0, 5), SequenceCheck::StaleEpoch { current: 3 });
         for i in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[i] ^= 1;
