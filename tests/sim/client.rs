@@ -73,7 +73,8 @@ impl Line {
             return None;
         }
         self.waiting = false;
-        Some(Bytes::from(self.received.drain(..size).collect::<Vec<_>>()))
+        let rest = self.received.split_off(size);
+        Some(Bytes::from(std::mem::replace(&mut self.received, rest)))
     }
     fn disconnected(&mut self) {
         *self = Line { correlation_id: self.correlation_id, ..Line::default() };

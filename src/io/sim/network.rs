@@ -5,7 +5,7 @@
 //! when it reads them (one on the same host, which shares the broker's pages): a file overwritten too early shows.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -42,7 +42,10 @@ impl Chunk {
     /// Takes `count` bytes off the front.
     fn split(&mut self, count: u64) -> Chunk {
         match self {
-            Chunk::Bytes(bytes) => Chunk::Bytes(bytes.drain(..count as usize).collect()),
+            Chunk::Bytes(bytes) => {
+                let rest = bytes.split_off(count as usize);
+                Chunk::Bytes(std::mem::replace(bytes, rest))
+            }
             Chunk::File { file, position, size } => {
                 let front = Chunk::File { file: *file, position: *position, size: count };
                 *position += count;
@@ -301,9 +304,7 @@ impl World {
         let (mut buffer, filled) = posted.unwrap_or_else(|| (ReceiveBuffer::from_vec(vec![0; SMALL_BUFFER_SIZE]), 0));
         let available = this.to_broker.len().min(buffer.len() - filled);
         let count = self.random.some_of(available as u64) as usize;
-        for (to, from) in buffer[filled..].iter_mut().zip(this.to_broker.drain(..count)) {
-            *to = from;
-        }
+        this.to_broker.read_exact(&mut buffer[filled..filled + count]).expect("as many as are there");
         events.push(Event::Received { connection: id, buffer, filled: filled + count });
     }
 
