@@ -20,18 +20,19 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::ListOffsetsTopicResponse;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     AlterReplicaLogDirsRequest, CreateTopicsRequest, DeleteRecordsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-    TopicName,
+    DescribeProducersRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Request as Message, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, Request as Message, StrBytes};
 use memory_disk::MemoryDisk;
-use ringlane::api::{Context, Handler, Outcome, ReplyTo, Request, find, list_offsets};
+use ringlane::api::{Context, Handler, Outcome, ReplyTo, Request, fetch, find, list_offsets};
 use ringlane::broker::Broker;
 use ringlane::cluster::fold::Fold;
 use ringlane::cluster::image::ClusterImage;
@@ -416,6 +417,38 @@ fn times_in_large_batches_are_looked_up_beside_other_requests() {
     let partition = &response.topics[0].partitions[0];
     assert_eq!((partition.error_code, partition.offset), (0, 0));
     assert!(partition.timestamp >= now, "the broker's time, not the producer's");
+}
+
+/// A client that waits for nothing took the empty reply to a cold fetch for the log's end.
+#[test]
+fn a_fetch_of_cold_batches_waits_for_their_read_whatever_its_limits() {
+    let mut world = World::new();
+    world.append("plain", Codec::None, -1, &[1000, 1010]);
+    world.append("plain", Codec::None, -1, &[1020]);
+    let file = Path::new("plain-0/00000000000000000000.log");
+    let asked = FetchPartition::default().with_fetch_offset(2).with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default().with_topic(name("plain")).with_partitions(vec![asked]);
+    let request = FetchRequest::default().with_max_wait_ms(0).with_min_bytes(0).with_topics(vec![topic]);
+    let mut frame = Vec::new();
+    request.encode(&mut frame, 11).unwrap();
+    let to = ReplyTo { waiter: Waiter(1), correlation_id: 7, api: 1, version: 11 };
+    let ask = |world: &mut World| {
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut context = Context { broker: &mut world.broker, disk: &mut world.disk, now: world.now, peer };
+        fetch::handle(&mut context, to, &frame, 0)
+    };
+    assert!(matches!(ask(&mut world), Outcome::Reply(_)));
+
+    world.disk.file(file).unwrap().cold = true;
+    assert!(matches!(ask(&mut world), Outcome::Later(Some(_))));
+    assert_eq!(world.broker.fetches.next_due(world.now.monotonic_ns), None, "nothing has been read yet");
+    world.run_jobs();
+    let due = world.broker.fetches.next_due(world.now.monotonic_ns).expect("the read has ended");
+    fetch::evaluate_parked(&mut world.broker, &mut world.disk, due, world.now);
+    let mut answers = Vec::new();
+    world.broker.take_answers(&mut answers);
+    let reply = answers.pop().expect("answered").1;
+    assert!(reply.file_bytes() > 0, "the records");
 }
 
 /// The device fails: that partition is offline from then on, its neighbour is not.

@@ -4,6 +4,8 @@
 //! - A range begins with the whole batch that holds the offset asked for and may end in the middle of one, as Kafka's do.
 //!   The first partition with data gives at least one whole batch, however small the limits.
 //! - Fewer than `min_bytes`: parked until an append to one of the partitions, or `max_wait_ms`.
+//! - Nothing yet, because which batches to send must be read from the device: parked until they are, whatever the limits.
+//!   Kafka reads there and then, and a client that waits for nothing takes an empty reply for the log's end.
 //! - Sessions (KIP-227): a request names what changed, a reply what is new.
 //!
 //! v12: flexible encoding. v13: topic ids (KIP-516). v16: addresses of new leaders. There are no transactions yet: the last
@@ -21,6 +23,9 @@ use crate::wire::routing::{CurrentLeader, TopicRef};
 
 /// The isolation level that hides what is not committed; ListOffsets has the same.
 pub const READ_COMMITTED: i8 = 1;
+
+/// A device that reads for so long is as good as none: the reply leaves without the records.
+const READ_WAIT_NS: u64 = 5_000_000_000;
 
 /// Answers a fetch, or parks it.
 pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize) -> Outcome {
@@ -62,11 +67,18 @@ pub fn handle(context: &mut Context<'_>, to: ReplyTo, frame: &[u8], body: usize)
             return Outcome::Reply(reply);
         }
     }
-    let satisfied = evaluate(broker, *disk, &mut query);
-    if satisfied || request.max_wait_ms <= 0 || !broker.fetches.has_room(&query) {
-        return Outcome::Reply(finish(broker, query));
+    let waits = match evaluate(broker, *disk, &mut query) {
+        Standing::Satisfied => false,
+        Standing::Short => request.max_wait_ms > 0,
+        Standing::Reads => {
+            query.deadline_ns = query.deadline_ns.max(now.monotonic_ns + READ_WAIT_NS);
+            true
+        }
+    };
+    if waits && broker.fetches.has_room(&query) {
+        return Outcome::Later(Some(park(broker, query)));
     }
-    Outcome::Later(Some(park(broker, query)))
+    Outcome::Reply(finish(broker, query))
 }
 
 /// Takes over what the request names.
@@ -103,20 +115,40 @@ fn named(broker: &Broker, topic: TopicRef<'_>) -> FetchTopic {
     }
 }
 
-/// Finds out what every partition gives now. True: the reply can leave.
-fn evaluate(broker: &mut Broker, disk: &mut dyn Disk, query: &mut FetchQuery) -> bool {
+/// How a query stands.
+#[derive(PartialEq)]
+enum Standing {
+    /// The reply can leave.
+    Satisfied,
+    /// There is less than it asks for.
+    Short,
+    /// There is nothing before something is read.
+    Reads,
+}
+
+/// Finds out what every partition gives now.
+fn evaluate(broker: &mut Broker, disk: &mut dyn Disk, query: &mut FetchQuery) -> Standing {
     let FetchQuery { topics, partitions, results, bytes_min, bytes_max, .. } = query;
     results.clear();
-    let (mut bytes, mut failed) = (0u64, false);
+    let (mut bytes, mut failed, mut reads) = (0u64, false, false);
     for asked in partitions.iter() {
         let topic = &topics[asked.topic as usize];
         let left = u64::from(*bytes_max).saturating_sub(bytes) as u32;
         let result = one(broker, disk, topic, asked, asked.bytes_max.min(left), bytes == 0);
         bytes += result.range.as_ref().map_or(0, |r| u64::from(r.size));
         failed |= result.error != ErrorCode::None;
+        reads |= result.reads;
         results.push(result);
     }
-    failed || bytes >= u64::from(*bytes_min) || partitions.is_empty()
+    if failed || partitions.is_empty() {
+        Standing::Satisfied
+    } else if reads && bytes == 0 {
+        Standing::Reads
+    } else if bytes < u64::from(*bytes_min) {
+        Standing::Short
+    } else {
+        Standing::Satisfied
+    }
 }
 
 fn one(
@@ -132,6 +164,7 @@ fn one(
         high_watermark: Offset(-1),
         log_start_offset: Offset(-1),
         range: None,
+        reads: false,
         leader,
     };
     if topic.name.is_empty() {
@@ -153,7 +186,8 @@ fn one(
     }
     let high_watermark = partition.high_watermark();
     let log_start_offset = partition.log_start_offset();
-    let told = FetchResult { error: ErrorCode::None, high_watermark, log_start_offset, range: None, leader: None };
+    let error = ErrorCode::None;
+    let told = FetchResult { error, high_watermark, log_start_offset, range: None, reads: false, leader: None };
     if asked.offset == high_watermark || (bytes_max == 0 && !at_least_one) {
         return told;
     }
@@ -165,7 +199,7 @@ fn one(
             let owner = broker.owner(slot);
             let size = u64::from(range.size);
             disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
-            told
+            FetchResult { reads: true, ..told }
         }
         Err(ResolveError::OutOfRange { .. }) => refused(ErrorCode::OffsetOutOfRange, None),
         Err(ResolveError::Storage(error)) => {
@@ -190,7 +224,7 @@ fn park(broker: &mut Broker, query: Box<FetchQuery>) -> FetchWaitId {
 /// A parked fetch was woken or its time is up: answers it, or leaves it parked.
 pub fn evaluate_parked(broker: &mut Broker, disk: &mut dyn Disk, id: FetchWaitId, now: Now) {
     let Some(mut query) = broker.fetches.take(id) else { return };
-    let satisfied = evaluate(broker, disk, &mut query);
+    let satisfied = evaluate(broker, disk, &mut query) == Standing::Satisfied;
     match query.to {
         Some(to) if satisfied || query.deadline_ns <= now.monotonic_ns => {
             broker.fetches.end(id);

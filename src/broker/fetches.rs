@@ -46,6 +46,8 @@ pub struct FetchResult {
     pub log_start_offset: Offset,
     /// The records.
     pub range: Option<FileRange>,
+    /// Which records, stands in bytes that are being read.
+    pub reads: bool,
     /// Who leads it, where the client went by something older.
     pub leader: Option<(NodeId, LeaderEpoch)>,
 }

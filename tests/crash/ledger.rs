@@ -157,7 +157,8 @@ pub fn check_indexes(client: &mut Client, topic: &str, partition: i32, log: &Sto
     for _ in 0..8 {
         let record = &log.records[random.below(log.records.len() as u64) as usize];
         let data = client.fetch(topic, partition, record.offset).records.unwrap_or_default();
-        let (base, batch) = batches(&data).into_iter().next().expect("a batch");
+        let found = batches(&data).into_iter().next();
+        let (base, batch) = found.unwrap_or_else(|| panic!("{topic}-{partition}: no batch at {}", record.offset));
         let holds = base..=batch.last_offset().0;
         assert!(holds.contains(&record.offset), "{topic}-{partition}: fetch at {} gave {holds:?}", record.offset);
         let first = log.records.iter().find(|r| r.timestamp >= record.timestamp).expect("this one at least");
