@@ -270,14 +270,14 @@ impl Compressor {
     pub fn codec(&self) -> Codec {
         self.codec
     }
-    /// A piece whose work is to be done now, not gathered until there is enough for a block of the codec's.
+    /// A piece whose work is to be done now, not gathered until there is enough for one of zstd's blocks.
     pub fn write_piece(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
-        let written = match &mut self.sink {
-            Sink::Lz4(encoder) => encoder.write_all(piece).and_then(|()| encoder.flush()),
-            Sink::Zstd(context, out) => zstd_stream(context, piece, ZSTD_e_flush, out),
-            _ => return self.write(piece),
-        };
-        written.map_err(|error| corrupt(self.codec, error))
+        match &mut self.sink {
+            Sink::Zstd(context, out) => {
+                zstd_stream(context, piece, ZSTD_e_flush, out).map_err(|error| corrupt(self.codec, error))
+            }
+            _ => self.write(piece),
+        }
     }
     /// Bytes of the stream. Of snappy, all but the last are multiples of `PIECE_SIZE`.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), CompressionError> {
