@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Appends one batch with records of a MiB of zeros and these timestamps to partition 0.
-    fn append_zeros(&mut self, topic: &str, codec: Codec, timestamps: std::ops::Range<i64>) {
+    fn append_zeros(&mut self, topic: &str, codec: Codec, timestamps: impl Iterator<Item = i64>) {
         let slot = self.broker.find(topic, 0).unwrap();
         self.broker.stage_own(slot, zeros(codec, timestamps), 1).unwrap();
         self.broker.flush_turn(&mut self.disk, self.now);
@@ -173,7 +173,7 @@ impl World {
 }
 
 /// A batch of records with a MiB of zeros each.
-fn zeros(codec: Codec, timestamps: std::ops::Range<i64>) -> Vec<u8> {
+fn zeros(codec: Codec, timestamps: impl Iterator<Item = i64>) -> Vec<u8> {
     let (mut batch, value) = (Vec::new(), vec![0; 1 << 20]);
     let mut builder = BatchBuilder::new(&mut batch, BatchFields::default());
     timestamps.for_each(|ms| builder.push(ms, None, Some(&value), &[]));
@@ -574,6 +574,40 @@ fn records_are_deleted_up_to_an_offset() {
     assert_eq!(delete_all(), 3);
     assert_eq!(world.offset(7, "plain", 0, -1), (ErrorCode::None, -1, 3));
     assert_eq!(world.offset(7, "plain", 0, -2), (ErrorCode::None, -1, 3));
+}
+
+/// The batch that the log now begins in was told of by its newest record, though that was deleted.
+#[test]
+fn a_time_that_only_deleted_records_reach_is_looked_for_in_later_batches() {
+    let delete_first = |world: &mut World| {
+        let asked = DeleteRecordsPartition::default().with_offset(1);
+        let topic = DeleteRecordsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+        let response = world.ask(2, &DeleteRecordsRequest::default().with_topics(vec![topic]));
+        assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    };
+    for codec in [Codec::None, Codec::Zstd] {
+        let mut world = World::new();
+        world.append("plain", codec, -1, &[5000, 1000, 1000]);
+        world.append("plain", codec, -1, &[2000]);
+        delete_first(&mut world);
+        assert_eq!(world.offset(7, "plain", 0, 1000), (ErrorCode::None, 1000, 1));
+        assert_eq!(world.offset(7, "plain", 0, 1001), (ErrorCode::None, 2000, 3));
+        assert_eq!(world.offset(7, "plain", 0, 2001), (ErrorCode::None, -1, -1));
+    }
+    // The same where it takes some turns to know.
+    let mut world = World::new();
+    world.append_zeros("plain", Codec::Zstd, (0..30).rev());
+    world.append("plain", Codec::None, -1, &[100]);
+    delete_first(&mut world);
+    let asked = ListOffsetsPartition::default().with_timestamp(29);
+    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+    assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
+    while world.go_on() {}
+    let mut answers = Vec::new();
+    world.broker.take_answers(&mut answers);
+    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    let found = &response.topics[0].partitions[0];
+    assert_eq!((found.timestamp, found.offset), (100, 30));
 }
 
 #[test]

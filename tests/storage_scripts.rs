@@ -412,7 +412,7 @@ impl World {
         let found = if args.has("max") {
             log.batch_of_max_timestamp(&mut self.disk).map(|(_, lookup)| lookup)
         } else {
-            log.batch_for_timestamp(&mut self.disk, args.get("stamp", 0))
+            log.batch_for_timestamp(&mut self.disk, args.get("stamp", 0), log.log_start_offset())
         };
         describe(found.map(|lookup| match lookup {
             BatchLookup::Batch(range) => format!("{} {}", place(&range), offsets(&self.bytes(&range))),

@@ -76,7 +76,7 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let mut budget = if broker.lookups.any_due() { Budget::new(0) } else { turn_budget() };
     let states = partitions(&message).map(|(topic, asked)| match twice.contains(&(topic, asked.partition_index)) {
         true => LookupState::Known(ErrorCode::InvalidRequest, NONE),
-        false => one(broker, *disk, request.to.version, topic, asked, message.isolation_level, &mut budget),
+        false => one(broker, *disk, &message, request.to.version, (topic, asked), None, &mut budget),
     });
     let states: Vec<_> = states.collect();
     let lookup = Lookup { to, request: message, states };
@@ -92,19 +92,20 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
 /// Its turn has come: the search under way goes on, then those that are due begin.
 pub fn go_on(broker: &mut Broker, disk: &mut dyn Disk, mut lookup: Lookup, budget: &mut Budget) {
     let Lookup { to, request, states } = &mut lookup;
-    for state in states.iter_mut() {
+    for (state, asked) in states.iter_mut().zip(partitions(request)) {
         if let LookupState::Searches(search) = state {
             *state = match search.go_on(disk, budget) {
                 Ok(Searched::NotYet) => continue,
                 Ok(Searched::Ended(found)) => LookupState::Known(ErrorCode::None, found.unwrap_or(NONE)),
+                Ok(Searched::Beyond(from)) => one(broker, disk, request, to.version, asked, Some(from), budget),
                 Ok(Searched::Cold(_)) => LookupState::Due,
                 Err(error) => LookupState::Known(failed(&error), NONE),
             };
         }
     }
-    for (state, (topic, asked)) in states.iter_mut().zip(partitions(request)) {
+    for (state, asked) in states.iter_mut().zip(partitions(request)) {
         if matches!(state, LookupState::Due) {
-            *state = one(broker, disk, to.version, topic, asked, request.isolation_level, budget);
+            *state = one(broker, disk, request, to.version, asked, None, budget);
         }
     }
     if is_known(&lookup) {
@@ -146,13 +147,14 @@ fn response(lookup: &Lookup) -> ListOffsetsResponse {
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
+/// Looks one partition's offset up; by a time, `from` this offset on if the lookup has come so far.
 fn one(
     broker: &mut Broker,
     disk: &mut dyn Disk,
+    request: &ListOffsetsRequest,
     version: i16,
-    topic: &str,
-    asked: &ListOffsetsPartition,
-    isolation_level: i8,
+    (topic, asked): (&str, &ListOffsetsPartition),
+    from: Option<Offset>,
     budget: &mut Budget,
 ) -> LookupState {
     let refused = |error| LookupState::Known(error, NONE);
@@ -166,7 +168,7 @@ fn one(
     if let Err(error) = partition.check_leader_epoch(LeaderEpoch(asked.current_leader_epoch)) {
         return refused(error);
     }
-    match look_up(disk, partition, asked.timestamp, isolation_level == READ_COMMITTED, budget) {
+    match look_up(disk, partition, asked.timestamp, request.isolation_level == READ_COMMITTED, from, budget) {
         Step::Known(found) => LookupState::Known(ErrorCode::None, found),
         Step::Refused(error) => refused(error),
         Step::Cold(range) => {
@@ -197,6 +199,7 @@ fn look_up(
     partition: &mut Partition,
     timestamp: i64,
     committed: bool,
+    from: Option<Offset>,
     budget: &mut Budget,
 ) -> Step {
     let end = if committed { partition.last_stable_offset() } else { partition.high_watermark() };
@@ -211,25 +214,30 @@ fn look_up(
             return Step::Known(FoundOffset { timestamp: -1, offset: start, epoch });
         }
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Step::Known(NONE),
-        _ if budget.is_spent() => return Step::Later,
+        // One that goes on is not begun anew: it would not come farther the next time.
+        _ if from.is_none() && budget.is_spent() => return Step::Later,
         _ => {}
     }
     let found = match timestamp {
-        MAX_TIMESTAMP => log.batch_of_max_timestamp(disk),
-        _ => log.batch_for_timestamp(disk, timestamp).map(|batch| (timestamp, batch)),
+        MAX_TIMESTAMP => log.batch_of_max_timestamp(disk).map(|(at_least, batch)| (at_least, batch, Offset(0))),
+        _ => {
+            let from = from.unwrap_or(start);
+            log.batch_for_timestamp(disk, timestamp, from).map(|batch| (timestamp, batch, from.max(start)))
+        }
     };
     match found {
-        Ok((at_least, BatchLookup::Batch(range))) => {
-            let mut search = RecordSearch::new(range, at_least, start..end);
+        Ok((at_least, BatchLookup::Batch(range), from)) => {
+            let mut search = RecordSearch::new(range, at_least, from..end);
             match search.go_on(disk, budget) {
                 Ok(Searched::NotYet) => Step::Search(search),
                 Ok(Searched::Ended(found)) => Step::Known(found.unwrap_or(NONE)),
+                Ok(Searched::Beyond(from)) => look_up(disk, partition, timestamp, committed, Some(from), budget),
                 Ok(Searched::Cold(range)) => Step::Cold(range),
                 Err(error) => Step::Refused(failed(&error)),
             }
         }
-        Ok((_, BatchLookup::None)) => Step::Known(NONE),
-        Ok((_, BatchLookup::Cold(range))) => Step::Cold(range),
+        Ok((_, BatchLookup::None, _)) => Step::Known(NONE),
+        Ok((_, BatchLookup::Cold(range), _)) => Step::Cold(range),
         Err(error) => {
             log::error!("offset lookup: {error}");
             Step::Refused(ErrorCode::KafkaStorageError)

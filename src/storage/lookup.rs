@@ -119,8 +119,13 @@ impl Log {
         Ok(Resolved::Empty)
     }
 
-    /// The first batch, at or after the log start, whose largest timestamp is at least `timestamp`.
-    pub fn batch_for_timestamp(&mut self, disk: &mut dyn Disk, timestamp: i64) -> Result<BatchLookup, StorageError> {
+    /// The first batch, at or after `from`, whose largest timestamp is at least `timestamp`.
+    pub fn batch_for_timestamp(
+        &mut self,
+        disk: &mut dyn Disk,
+        timestamp: i64,
+        from: Offset,
+    ) -> Result<BatchLookup, StorageError> {
         self.usable()?;
         for index in 0..self.segments.len() {
             if self.segments[index].largest_timestamp < timestamp || self.segments[index].size == 0 {
@@ -132,7 +137,7 @@ impl Log {
             let segment = &self.segments[index];
             let indexes = segment.indexes.as_ref().expect("made readable");
             let older = indexes.times.before(timestamp).map(|e| segment.base_offset + i64::from(e.offset) + 1);
-            let from = older.unwrap_or(segment.base_offset).max(self.log_start_offset);
+            let from = older.unwrap_or(segment.base_offset).max(from);
             let at = match find_batch(disk, segment, from).map_err(|e| self.read_failed(index, e))? {
                 Walk::Cold(range) => return Ok(BatchLookup::Cold(range)),
                 Walk::Found(None) => continue,

@@ -36,6 +36,8 @@ pub enum Searched {
     NotYet,
     /// The record. `None`: consumers may not read it yet.
     Ended(Option<FoundOffset>),
+    /// Only deleted records of the batch are as new as that: go on with the batch from here on.
+    Beyond(Offset),
     /// Read this ahead (`Job::ReadAhead`), then search anew.
     Cold(FileRange),
 }
@@ -94,8 +96,14 @@ impl RecordSearch {
             }
             let found = records.find(self.visible.start, self.at_least, budget);
             if found.is_some() || matches!(filled, Filled::Last) || records.heads.left <= 0 {
-                let found = found.unwrap_or(records.otherwise);
-                return Ok(self.ended(found));
+                let is_partly_deleted = records.base_offset < self.visible.start;
+                return Ok(match found {
+                    None if is_partly_deleted => Searched::Beyond(records.end),
+                    found => {
+                        let found = found.unwrap_or(records.otherwise);
+                        self.ended(found)
+                    }
+                });
             }
         }
         Ok(Searched::NotYet)
@@ -150,6 +158,8 @@ impl BatchFile {
 /// The records of a batch.
 struct Records {
     base_offset: Offset,
+    /// First offset behind them.
+    end: Offset,
     base_timestamp: i64,
     /// Told where the records do not tell.
     otherwise: FoundOffset,
@@ -167,14 +177,14 @@ impl Records {
         let otherwise = FoundOffset { timestamp, offset: base_offset.max(log_start), epoch: header.leader_epoch() };
         let (base_timestamp, left) = (header.base_timestamp(), header.count());
         let all_alike = header.attributes().timestamp_type() == TimestampType::LogAppendTime;
-        let codec = header.attributes().codec()?;
+        let (codec, end) = (header.attributes().codec()?, header.last_offset() + 1);
         bytes.drain(..HEADER_SIZE);
         let (source, bytes) = match codec {
             Codec::None => (Source::File, bytes),
             codec => (Source::Gather(codec, bytes), Vec::new()),
         };
         let heads = Heads { bytes, pass: 0, left };
-        Some(Records { base_offset, base_timestamp, otherwise, all_alike, source, heads })
+        Some(Records { base_offset, end, base_timestamp, otherwise, all_alike, source, heads })
     }
 
     fn find(&mut self, log_start: Offset, at_least: i64, budget: &mut Budget) -> Option<FoundOffset> {
