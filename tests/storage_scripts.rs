@@ -665,7 +665,15 @@ fn data_directory_survives_a_clean_stop() {
         let log = log.close(&mut disk).unwrap();
         closed.push(ClosedPartition { topic: "a.b".to_string(), index: partition, log });
     }
+    // A stop that ends here, as the disk is full: what was deleted stays deleted.
+    let found = Checkpoints::take(&mut disk).unwrap();
+    let (start, config) = (found.start(id, "a.b", 1), Rc::new(LogConfig::default()));
+    let (log, _) = Log::open(&mut disk, Path::new("a.b-1"), JobOwner(1), config, start, Now::default()).unwrap();
+    assert_eq!(log.log_start_offset(), Offset(1));
+    drop(log);
+
     Checkpoints::write(&mut disk, &closed).unwrap();
+    assert!(!disk.names().any(|(path, _)| path.ends_with("partition.checkpoint")));
     let text = |disk: &mut MemoryDisk, name: &str| String::from_utf8(disk.file(Path::new(name)).unwrap().bytes.clone());
     assert_eq!(text(&mut disk, "recovery-point-offset-checkpoint").unwrap(), "0\n2\na.b 0 3\na.b 1 3\n");
     assert_eq!(text(&mut disk, "log-start-offset-checkpoint").unwrap(), "0\n1\na.b 1 1\n");

@@ -101,6 +101,12 @@ impl Checkpoints {
             let written = disk.run(Job::Replace { path: name.into(), bytes, sync: true });
             written.map_err(|error| failed(name, error))?;
         }
+        // Only now: a stop that fails before, on a full disk say, must not forget which records were deleted.
+        for ClosedPartition { topic, index, .. } in closed {
+            let path = Path::new(&format!("{topic}-{index}")).join(checkpoint::PARTITION_FILE_NAME);
+            let removed = disk.run(Job::Remove { path });
+            removed.map_err(|error| failed(checkpoint::PARTITION_FILE_NAME, error))?;
+        }
         let bytes = CLEAN_SHUTDOWN_TEXT.as_bytes().to_vec();
         let marked = disk.run(Job::Replace { path: CLEAN_SHUTDOWN.into(), bytes, sync: true });
         marked.map_err(|error| failed(CLEAN_SHUTDOWN, error))

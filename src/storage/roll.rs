@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::log::Log;
 use super::segment::{Indexes, Segment, Stage};
 use super::zero_tail::ZeroTail;
-use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, checkpoint, failed, file_path, retain};
+use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, failed, file_path, retain};
 use crate::ids::{LeaderEpoch, Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
 
@@ -341,10 +341,6 @@ impl Log {
             disk.run(Job::Replace { path: path.clone(), bytes, sync: true }).map_err(failed("write", &path))?;
         }
         for path in std::mem::take(&mut self.durability.removals) {
-            disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
-        }
-        if !self.segments.is_empty() {
-            let path = self.path(checkpoint::PARTITION_FILE_NAME);
             disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
         }
         self.durability.synced_offset = self.log_end_offset;
