@@ -40,6 +40,7 @@ use ringlane::cluster::record::{Partition, RESOURCE_TOPIC, Record};
 use ringlane::config::{BrokerConfig, Settings};
 use ringlane::ids::{LeaderEpoch, NodeId, Now, Offset, ShardId, TopicId, Waiter};
 use ringlane::io::disk::Job;
+use ringlane::parts::Reply;
 use ringlane::storage::Resolved;
 use ringlane::wire::ErrorCode;
 use ringlane::wire::batch::{Batch, Codec};
@@ -160,6 +161,15 @@ impl World {
         }
     }
 
+    /// The reply to what `handle` parked.
+    fn answer(&mut self) -> Reply {
+        let mut answers = Vec::new();
+        self.broker.take_answers(&mut answers);
+        let (waiter, reply) = answers.pop().expect("answered");
+        assert_eq!(waiter, Waiter(1));
+        reply
+    }
+
     /// Error, timestamp and offset of one lookup.
     fn offset(&mut self, version: i16, topic: &str, index: i32, timestamp: i64) -> (ErrorCode, i64, i64) {
         let asked = ListOffsetsPartition::default().with_partition_index(index).with_timestamp(timestamp);
@@ -170,6 +180,13 @@ impl World {
         assert_eq!(found.leader_epoch, expected_epoch, "{found:?}");
         (ErrorCode::from_code(found.error_code).unwrap(), found.timestamp, found.offset)
     }
+}
+
+/// A lookup by time in partition 0 of `plain`.
+fn time_of_plain(timestamp: i64) -> ListOffsetsRequest {
+    let asked = ListOffsetsPartition::default().with_timestamp(timestamp);
+    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
+    ListOffsetsRequest::default().with_topics(vec![topic])
 }
 
 /// A batch of records with a MiB of zeros each.
@@ -277,11 +294,7 @@ fn a_lookup_of_a_cold_batch_waits_for_its_read() {
     assert!(world.broker.lookups.next_due().is_none(), "nothing has been read yet");
     world.run_jobs();
     assert!(world.go_on(), "the read has ended");
-    let mut answers = Vec::new();
-    world.broker.take_answers(&mut answers);
-    let (waiter, reply) = answers.pop().expect("answered");
-    assert_eq!(waiter, Waiter(1));
-    let response = decode::<ListOffsetsRequest>(7, &reply.bytes);
+    let response = decode::<ListOffsetsRequest>(7, &world.answer().bytes);
     let found: Vec<_> = response.topics.iter().map(|t| (t.partitions[0].error_code, t.partitions[0].offset)).collect();
     assert_eq!(found, [(0, 1), (0, 1)]);
     assert!(world.broker.lookups.next_due().is_none());
@@ -295,18 +308,15 @@ fn a_lookup_that_is_still_cold_waits_for_another_read() {
     world.append("plain", Codec::None, -1, &[1000, 1010]);
     let file = Path::new("plain-0/00000000000000000000.log");
     world.disk.file(file).unwrap().cold = true;
-    let asked = ListOffsetsPartition::default().with_timestamp(1001);
-    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
-    assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
+    let request = time_of_plain(1001);
+    assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
     world.run_jobs();
     world.disk.file(file).unwrap().cold = true;
     assert!(world.go_on(), "the read has ended");
     assert!(world.broker.lookups.next_due().is_none(), "the next read has not ended");
     world.run_jobs();
     assert!(world.go_on(), "the next read has ended");
-    let mut answers = Vec::new();
-    world.broker.take_answers(&mut answers);
-    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    let response = decode::<ListOffsetsRequest>(7, &world.answer().bytes);
     assert_eq!((response.topics[0].partitions[0].error_code, response.topics[0].partitions[0].offset), (0, 1));
 }
 
@@ -353,9 +363,8 @@ fn a_batch_that_becomes_very_much_is_searched_in_turns() {
 fn a_search_that_meets_cold_pages_is_begun_anew() {
     let mut world = World::new();
     world.append_zeros("plain", Codec::None, 1000..1020);
-    let asked = ListOffsetsPartition::default().with_timestamp(1019);
-    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
-    assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
+    let request = time_of_plain(1019);
+    assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
     assert!(world.go_on());
     assert!(world.broker.lookups.any_due(), "one turn was not enough");
     world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().cold = true;
@@ -363,9 +372,7 @@ fn a_search_that_meets_cold_pages_is_begun_anew() {
     assert!(!world.go_on(), "nothing has been read yet");
     world.run_jobs();
     while world.go_on() {}
-    let mut answers = Vec::new();
-    world.broker.take_answers(&mut answers);
-    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    let response = decode::<ListOffsetsRequest>(7, &world.answer().bytes);
     assert_eq!((response.topics[0].partitions[0].error_code, response.topics[0].partitions[0].offset), (0, 19));
 }
 
@@ -445,10 +452,7 @@ fn a_fetch_of_cold_batches_waits_for_their_read_whatever_its_limits() {
     world.run_jobs();
     let due = world.broker.fetches.next_due(world.now.monotonic_ns).expect("the read has ended");
     fetch::evaluate_parked(&mut world.broker, &mut world.disk, due, world.now);
-    let mut answers = Vec::new();
-    world.broker.take_answers(&mut answers);
-    let reply = answers.pop().expect("answered").1;
-    assert!(reply.file_bytes() > 0, "the records");
+    assert!(world.answer().file_bytes() > 0, "the records");
 }
 
 /// The device fails: that partition is offline from then on, its neighbour is not.
@@ -458,9 +462,7 @@ fn a_cold_read_that_fails_takes_its_partition_offline() {
     world.append("plain", Codec::None, -1, &[1000, 1010]);
     world.append("compacted", Codec::None, -1, &[1000]);
     world.disk.file(Path::new("plain-0/00000000000000000000.log")).unwrap().cold = true;
-    let asked = ListOffsetsPartition::default().with_timestamp(1001);
-    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
-    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    let request = time_of_plain(1001);
     assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
     while let Some((owner, job, mut result)) = world.disk.run_next() {
         if matches!(job, Job::ReadAhead { .. }) {
@@ -469,9 +471,7 @@ fn a_cold_read_that_fails_takes_its_partition_offline() {
         world.broker.job_done(&mut world.disk, owner, job, result, world.now);
     }
     assert!(world.go_on(), "the read has ended");
-    let mut answers = Vec::new();
-    world.broker.take_answers(&mut answers);
-    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    let response = decode::<ListOffsetsRequest>(7, &world.answer().bytes);
     assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::KafkaStorageError.code());
     assert_eq!(world.offset(7, "plain", 0, 1001).0, ErrorCode::KafkaStorageError);
     assert_eq!(world.offset(7, "compacted", 0, 1000), (ErrorCode::None, 1000, 0));
@@ -599,13 +599,10 @@ fn a_time_that_only_deleted_records_reach_is_looked_for_in_later_batches() {
     world.append_zeros("plain", Codec::Zstd, (0..30).rev());
     world.append("plain", Codec::None, -1, &[100]);
     delete_first(&mut world);
-    let asked = ListOffsetsPartition::default().with_timestamp(29);
-    let topic = ListOffsetsTopic::default().with_name(name("plain")).with_partitions(vec![asked]);
-    assert!(matches!(world.handle(7, &ListOffsetsRequest::default().with_topics(vec![topic])), Outcome::Later(None)));
+    let request = time_of_plain(29);
+    assert!(matches!(world.handle(7, &request), Outcome::Later(None)));
     while world.go_on() {}
-    let mut answers = Vec::new();
-    world.broker.take_answers(&mut answers);
-    let response = decode::<ListOffsetsRequest>(7, &answers.pop().expect("answered").1.bytes);
+    let response = decode::<ListOffsetsRequest>(7, &world.answer().bytes);
     let found = &response.topics[0].partitions[0];
     assert_eq!((found.timestamp, found.offset), (100, 30));
 }

@@ -197,8 +197,7 @@ fn one(
         Ok(Resolved::Cold(range)) => {
             // Which batches to send stands in bytes that are on disk only: they are read ahead, the fetch waits.
             let owner = broker.owner(slot);
-            let size = u64::from(range.size);
-            disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
+            disk.start(owner, Job::read_ahead(range));
             FetchResult { reads: true, ..told }
         }
         Err(ResolveError::OutOfRange { .. }) => refused(ErrorCode::OffsetOutOfRange, None),

@@ -173,8 +173,7 @@ fn one(
         Step::Refused(error) => refused(error),
         Step::Cold(range) => {
             let owner = broker.owner(slot);
-            let size = u64::from(range.size);
-            disk.start(owner, Job::ReadAhead { file: range.file, position: range.position, size });
+            disk.start(owner, Job::read_ahead(range));
             LookupState::Waits(owner)
         }
         Step::Search(search) => LookupState::Searches(Box::new(search)),
@@ -219,10 +218,11 @@ fn look_up(
         _ => {}
     }
     let found = match timestamp {
+        // Kafka tells of a deleted record, too.
         MAX_TIMESTAMP => log.batch_of_max_timestamp(disk).map(|(at_least, batch)| (at_least, batch, Offset(0))),
         _ => {
-            let from = from.unwrap_or(start);
-            log.batch_for_timestamp(disk, timestamp, from).map(|batch| (timestamp, batch, from.max(start)))
+            let from = from.unwrap_or(start).max(start);
+            log.batch_for_timestamp(disk, timestamp, from).map(|batch| (timestamp, batch, from))
         }
     };
     match found {

@@ -261,8 +261,7 @@ impl Broker {
     }
 
     fn read_ahead(&self, disk: &mut dyn Disk, slot: u32, range: FileRange) -> LoadError {
-        let size = u64::from(range.size);
-        disk.start(self.owner(slot), Job::ReadAhead { file: range.file, position: range.position, size });
+        disk.start(self.owner(slot), Job::read_ahead(range));
         LoadError::Cold
     }
 

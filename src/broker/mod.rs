@@ -186,7 +186,7 @@ impl Broker {
         self.fetches.wake(&mut partition.waiting);
         self.turn.forget(slot);
         if topic_is_gone && partition.log.has_directory() {
-            let from = format!("{}-{}", partition.topic, partition.index);
+            let from = storage::directory_name(&partition.topic, partition.index);
             let to = storage::set_aside_name(&from, &format!("{}-delete", partition.topic_id.simple()));
             let owner = self.owner(slot);
             self.leaving.begin(disk, owner, &partition.log, to);
@@ -236,7 +236,7 @@ impl Broker {
             self.partitions.len() as u32 - 1
         });
         let name = &topic.name;
-        let dir = PathBuf::from(format!("{name}-{index}"));
+        let dir = PathBuf::from(storage::directory_name(name, index));
         let info = &topic.partitions[index as usize];
         let owner = self.owner(slot);
         let start = self.checkpoints.start(topic.id, name, index);

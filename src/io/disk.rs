@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::ids::Position;
-use crate::parts::OpenFile;
+use crate::parts::{FileRange, OpenFile};
 
 /// What may take long. Paths are relative to the data directory. The job, files included, is given back when it ended.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ pub enum Job {
 }
 
 impl Job {
+    /// Reads a range into the page cache.
+    pub fn read_ahead(range: FileRange) -> Job {
+        Job::ReadAhead { file: range.file, position: range.position, size: u64::from(range.size) }
+    }
     /// Does it go by a path? The others go by an open file, whatever its name is by now.
     pub fn goes_by_path(&self) -> bool {
         matches!(self, Job::Rename { .. } | Job::Remove { .. } | Job::RemoveDir { .. } | Job::Replace { .. })

@@ -5,9 +5,9 @@
 use std::io;
 use std::path::Path;
 
-use super::Start;
 use super::checkpoint::{self, Offsets};
 use super::roll::ClosedLog;
+use super::{Start, directory_name};
 use crate::ids::{Offset, TopicId};
 use crate::io::disk::{Disk, Job};
 
@@ -103,7 +103,7 @@ impl Checkpoints {
         }
         // Only now: a stop that fails before, on a full disk say, must not forget which records were deleted.
         for ClosedPartition { topic, index, .. } in closed {
-            let path = Path::new(&format!("{topic}-{index}")).join(checkpoint::PARTITION_FILE_NAME);
+            let path = Path::new(&directory_name(topic, *index)).join(checkpoint::PARTITION_FILE_NAME);
             let removed = disk.run(Job::Remove { path });
             removed.map_err(|error| failed(checkpoint::PARTITION_FILE_NAME, error))?;
         }

@@ -79,7 +79,12 @@ pub fn parse_file_name(name: &str) -> Option<(Offset, &str)> {
 /// Longest name of a file or directory on Linux.
 const NAME_MAX: usize = 255;
 
-/// What a partition's directory `<topic>-<partition>` is named when it is nobody's any more:
+/// Name of a partition's directory.
+pub fn directory_name(topic: &str, partition: i32) -> String {
+    format!("{topic}-{partition}")
+}
+
+/// What a partition's directory is named when it is nobody's any more:
 /// `<topic>-<partition>.<mark>`, with as much of the topic's name as there is room for.
 pub fn set_aside_name(directory: &str, mark: &str) -> PathBuf {
     let (topic, partition) = directory.rsplit_once('-').unwrap_or((directory, ""));
