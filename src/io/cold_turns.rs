@@ -6,6 +6,11 @@ use std::collections::VecDeque;
 
 use crate::ids::ConnectionId;
 
+/// What a reader is sent at once when it is alone with others of its kind: no more is gained than the device gives, and its own
+/// core is not flooded either.
+const PIECE_SIZE: u64 = 128 * 1024;
+/// The same while others are active, whom a piece delays.
+const PIECE_SIZE_BESIDE: u64 = 64 * 1024;
 /// A pause is so many times as long as the piece before it took.
 const PAUSE_PER_WORK: u64 = 3;
 /// Others are active for so long after they were heard of.
@@ -30,6 +35,11 @@ impl ColdTurns {
     /// A connection that is no cold reader sent something.
     pub fn others_active(&mut self) {
         self.others_until_ns = self.turn_ns + ACTIVE_NS;
+    }
+
+    /// Bytes of a piece.
+    pub fn piece_size(&self) -> u64 {
+        if self.turn_ns < self.others_until_ns { PIECE_SIZE_BESIDE } else { PIECE_SIZE }
     }
 
     pub fn len(&self) -> usize {
@@ -70,6 +80,7 @@ mod tests {
     #[test]
     fn alone_they_are_served_without_a_pause() {
         let mut turns = ColdTurns::default();
+        assert_eq!(turns.piece_size(), PIECE_SIZE);
         turns.push(id(1));
         turns.push(id(2));
         assert_eq!(turns.next(100), Some(id(1)));
@@ -83,6 +94,7 @@ mod tests {
     fn beside_others_each_piece_is_followed_by_a_pause_of_three_times_its_length() {
         let mut turns = ColdTurns::default();
         turns.others_active();
+        assert_eq!(turns.piece_size(), PIECE_SIZE_BESIDE);
         turns.push(id(1));
         turns.push(id(2));
         assert_eq!(turns.next(100), Some(id(1)));

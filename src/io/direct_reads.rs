@@ -9,28 +9,28 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::ptr::NonNull;
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
+use super::Event;
+use super::block_memory::{BLOCK_SIZE, BlockMemory};
 use super::disk::Disk;
 use super::file_to_socket::{FetchPath, Step, send_bytes};
 use super::send_queue::Piece;
 use super::token::{Op, Token};
 use super::uring::Uring;
-use super::{Event, buffers};
 use crate::ids::ConnectionId;
 use crate::parts::{FileRange, OpenFile};
 
-/// Read at once. Blocks begin at multiples of it, so that offset, size and memory are aligned for any device.
-const BLOCK_SIZE: u64 = 256 * 1024;
-/// Blocks of one shard: 8 MiB.
-const BLOCK_COUNT: usize = 32;
-/// A reader that goes on finds so many blocks read, or being read, behind the one it is sent.
-const BLOCKS_AHEAD: u64 = 3;
+/// A reader that goes on finds at least so many blocks read, or being read, behind the one it is sent,
+const BLOCKS_AHEAD_MIN: u64 = 2;
+/// and where there are fewer, reads up to so many are handed over at once: giving the device four costs the shard no more than
+/// giving it one.
+const BLOCKS_AHEAD_MAX: u64 = 6;
 /// So many times the bytes of a file are read directly, while it is open.
 const PASSES_MAX: u64 = 4;
 /// Files open for direct reads.
@@ -39,26 +39,6 @@ const FILES_MAX: usize = 64;
 const KEPT_NS: u64 = 1_000_000_000;
 /// The memory is given back when nothing was read for so long.
 const IDLE_NS: u64 = 10_000_000_000;
-
-/// The memory of all blocks. Pages come to be as blocks are used.
-struct Memory(NonNull<u8>);
-
-impl Memory {
-    const SIZE: usize = BLOCK_SIZE as usize * BLOCK_COUNT;
-
-    fn block(&self, index: usize) -> *mut u8 {
-        assert!(index < BLOCK_COUNT);
-        // SAFETY: inside the mapping.
-        unsafe { self.0.as_ptr().add(index * BLOCK_SIZE as usize) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: mapped with this size, and no operation of the kernel is under way in it.
-        unsafe { buffers::unmap(self.0, Memory::SIZE) };
-    }
-}
 
 /// What a block of memory holds.
 #[derive(Default)]
@@ -96,8 +76,8 @@ struct DirectFile {
 /// Direct reads of one shard.
 #[derive(Default)]
 pub(super) struct DirectReads {
-    memory: Option<Memory>,
-    /// As many as there is memory for: none, or `BLOCK_COUNT`.
+    pub memory: BlockMemory,
+    /// As many as there is memory for.
     blocks: Vec<Block>,
     files: Vec<DirectFile>,
     /// The file system knows no direct reads.
@@ -129,23 +109,17 @@ impl DirectReads {
         }
     }
 
-    /// Memory for another block: empty, else what readers are past. What was read ahead for somebody only `if_needed`.
-    fn free_block(&mut self, if_needed: bool, now_ns: u64) -> Option<usize> {
-        if self.blocks.is_empty() {
-            self.memory = {
-                let memory = buffers::map(Memory::SIZE);
-                Some(Memory(memory.inspect_err(|e| log::debug!("no memory for direct reads: {e}")).ok()?))
-            };
-            self.blocks.resize_with(BLOCK_COUNT, Block::default);
-        }
-        let oldest = |usable: &dyn Fn(&Block) -> bool| {
-            let usable = self.blocks.iter().enumerate().filter(|(_, block)| !block.is_kept(now_ns) && usable(block));
-            usable.min_by_key(|(_, block)| block.used_ns).map(|(index, _)| index)
-        };
+    /// The block used longest ago of those nobody reads or waits for and that are `usable`.
+    fn oldest_block(&self, now_ns: u64, usable: impl Fn(&Block) -> bool) -> Option<usize> {
+        let usable = self.blocks.iter().enumerate().filter(|(_, block)| !block.is_kept(now_ns) && usable(block));
+        usable.min_by_key(|(_, block)| block.used_ns).map(|(index, _)| index)
+    }
+
+    /// Memory for another block: empty, else what readers are past.
+    fn free_block(&mut self, now_ns: u64) -> Option<usize> {
+        self.blocks.resize_with(self.memory.block_count(), Block::default);
         let expired = |block: &Block| block.passed || now_ns >= block.used_ns + KEPT_NS;
-        oldest(&|block| block.of.is_none())
-            .or_else(|| oldest(&expired))
-            .or_else(|| if if_needed { oldest(&|_| true) } else { None })
+        self.oldest_block(now_ns, |block| block.of.is_none()).or_else(|| self.oldest_block(now_ns, expired))
     }
 
     fn knows(&self, handle: RawFd) -> bool {
@@ -204,18 +178,18 @@ impl DirectReads {
         self.files.retain(|direct| direct.handle != handle);
         self.blocks.iter_mut().filter(|b| b.of.is_some_and(|(of, _)| of == handle)).for_each(|b| *b = Block::default());
     }
-
-    /// Gives the memory back when nothing was read for a while.
-    pub fn trim(&mut self, now_ns: u64) {
-        let idle = |block: &Block| block.reading.is_none() && now_ns >= block.used_ns + IDLE_NS;
-        if self.blocks.iter().all(idle) {
-            self.blocks.clear();
-            self.memory = None;
-        }
-    }
 }
 
 impl Uring {
+    /// Gives the memory back when nothing was read for a while.
+    pub(super) fn trim_direct_reads(&mut self, now_ns: u64) {
+        let idle = |block: &Block| block.reading.is_none() && now_ns >= block.used_ns + IDLE_NS;
+        if !self.direct_reads.memory.is_growing() && self.direct_reads.blocks.iter().all(idle) {
+            self.direct_reads.blocks.clear();
+            self.free_block_memory();
+        }
+    }
+
     /// Sends what of the range is in a block; waits for one that is being read. `None`: there is none.
     pub(super) fn send_block(&mut self, id: ConnectionId, range: &FileRange) -> Option<io::Result<Step>> {
         match self.direct_reads.find(range.file.handle, range.position.0) {
@@ -226,9 +200,9 @@ impl Uring {
             }
             Found::Ready(index, at, count) => {
                 let size = count.min(range.size.into()) as usize;
-                let memory = self.direct_reads.memory.as_ref().expect("there are blocks");
+                let (memory, ..) = self.direct_reads.memory.block(index);
                 // SAFETY: the kernel has filled so many bytes of the block and does not write to it now.
-                let bytes = unsafe { std::slice::from_raw_parts(memory.block(index).add(at as usize), size) };
+                let bytes = unsafe { std::slice::from_raw_parts(memory.add(at as usize), size) };
                 let connection = &mut self.table.slots[id.slot as usize];
                 let sent = match send_bytes(connection.fd, bytes, false) {
                     Ok(Some(sent)) => sent,
@@ -241,8 +215,8 @@ impl Uring {
                 if sent == count {
                     block.passed = true;
                     let number = range.position.0 / BLOCK_SIZE;
-                    for ahead in number + 1..=number + BLOCKS_AHEAD {
-                        self.read_block(&range.file, ahead * BLOCK_SIZE, false);
+                    if self.direct_reads.block_of(range.file.handle, number + BLOCKS_AHEAD_MIN + 1).is_none() {
+                        self.read_blocks_ahead(&range.file, number + 1..=number + BLOCKS_AHEAD_MAX);
                     }
                 }
                 Some(Ok(Step::Sent(sent)))
@@ -265,10 +239,14 @@ impl Uring {
         let Some(index) = self.read_block(&range.file, position, true) else { return false };
         self.wait_for_block(id, index, position);
         let (first, last) = (position / BLOCK_SIZE, (position + u64::from(range.size) - 1) / BLOCK_SIZE);
-        for ahead in first + 1..=last.min(first + BLOCKS_AHEAD) {
-            self.read_block(&range.file, ahead * BLOCK_SIZE, false);
-        }
+        self.read_blocks_ahead(&range.file, first + 1..=last.min(first + BLOCKS_AHEAD_MAX));
         true
+    }
+
+    fn read_blocks_ahead(&mut self, file: &Rc<OpenFile>, numbers: RangeInclusive<u64>) {
+        for number in numbers {
+            self.read_block(file, number * BLOCK_SIZE, false);
+        }
     }
 
     fn wait_for_block(&mut self, id: ConnectionId, index: usize, position: u64) {
@@ -301,7 +279,18 @@ impl Uring {
         if enough || position >= direct.size {
             return None;
         }
-        let index = known.or_else(|| reads.free_block(needed, now_ns))?;
+        let index = match known.or_else(|| reads.free_block(now_ns)) {
+            Some(index) => index,
+            None => {
+                self.grow_block_memory();
+                // What was read ahead for somebody gives way to what is needed now.
+                if !needed {
+                    return None;
+                }
+                self.direct_reads.oldest_block(now_ns, |_| true)?
+            }
+        };
+        let reads = &mut self.direct_reads;
         let direct = &mut reads.files[place];
         (direct.read_bytes, direct.used_ns) = (direct.read_bytes + BLOCK_SIZE, now_ns);
         let descriptor = types::Fd(direct.direct.as_raw_fd());
@@ -312,8 +301,11 @@ impl Uring {
             used_ns: now_ns,
             ..Block::default()
         };
-        let memory = reads.memory.as_ref().expect("there are blocks").block(index);
-        let entry = opcode::Read::new(descriptor, memory, BLOCK_SIZE as u32).offset(start).build();
+        let size = BLOCK_SIZE as u32;
+        let entry = match reads.memory.block(index) {
+            (memory, chunk, true) => opcode::ReadFixed::new(descriptor, memory, size, chunk).offset(start).build(),
+            (memory, _, false) => opcode::Read::new(descriptor, memory, size).offset(start).build(),
+        };
         // SAFETY: the block is not used otherwise while it is being read, and its memory outlives the ring's operations.
         unsafe { self.push(entry, Token::new(Op::ReadBlock, index as u32, 0)) };
         Some(index)

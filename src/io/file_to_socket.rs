@@ -35,9 +35,6 @@ pub enum FetchPath {
 
 /// What one connection may send by calls of its own in one turn, so that a large reply delays others little.
 const TURN_BYTES_MAX: u64 = 512 * 1024;
-/// The same for what had to be read from the device first: no more is gained than the device gives, and the reader's own core is
-/// not flooded either.
-const COLD_TURN_BYTES_MAX: u64 = 128 * 1024;
 /// Slices of one send.
 const GATHER_COUNT_MAX: usize = 32;
 /// What `copy` reads at once: stays in the cache between its read and its send.
@@ -266,8 +263,8 @@ impl Uring {
 
     /// Sends what the socket takes without waiting, up to a turn's share.
     fn send_by_calls(&mut self, id: ConnectionId, events: &mut Vec<Event>) -> io::Result<()> {
-        let mut left =
-            if self.table.slots[id.slot as usize].queue.is_cold() { COLD_TURN_BYTES_MAX } else { TURN_BYTES_MAX };
+        let is_cold = self.table.slots[id.slot as usize].queue.is_cold();
+        let mut left = if is_cold { self.cold_turns.piece_size() } else { TURN_BYTES_MAX };
         loop {
             let connection = &mut self.table.slots[id.slot as usize];
             let (fd, more) = (connection.fd, connection.queue.more_follows());

@@ -11,6 +11,7 @@ use crate::ids::{ConnectionId, JobOwner, Now};
 use crate::parts::Reply;
 
 mod bell;
+mod block_memory;
 pub mod buffers;
 pub mod clock;
 mod cold_turns;

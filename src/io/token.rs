@@ -31,6 +31,8 @@ pub(super) enum Op {
     Advise,
     /// Reads a block of a file past the page cache; the slot is the block's.
     ReadBlock,
+    /// Makes memory that blocks are read into.
+    Populate,
 }
 
 /// Slots are 24 bits wide.
@@ -58,8 +60,9 @@ impl Token {
     /// None: not one of ours.
     pub fn unpack(user_data: u64) -> Option<Token> {
         use Op::*;
-        const OPS: [Op; 13] = [
-            Accept, Receive, Send, PollOut, ColdRead, SpliceIn, SpliceOut, SendZc, Bell, Job, Cancel, Advise, ReadBlock,
+        const OPS: [Op; 14] = [
+            Accept, Receive, Send, PollOut, ColdRead, SpliceIn, SpliceOut, SendZc, Bell, Job, Cancel, Advise,
+            ReadBlock, Populate,
         ];
         let op = *OPS.get(((user_data >> 56) as usize).checked_sub(1)?)?;
         Some(Token { op, slot: (user_data >> 32) as u32 & SLOT_MAX, generation: user_data as u32 })
@@ -72,13 +75,13 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_back() {
-        for code in 1..=13u64 {
+        for code in 1..=14u64 {
             let token = Token::unpack(code << 56).expect("an operation");
             assert_eq!(token.op as u64, code);
             let token = Token { slot: SLOT_MAX, generation: 0xdead_beef, ..token };
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(0), None);
-        assert_eq!(Token::unpack(14 << 56), None);
+        assert_eq!(Token::unpack(15 << 56), None);
     }
 }

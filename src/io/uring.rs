@@ -27,7 +27,7 @@ use super::send_zc::Windows;
 use super::sockets::{Connections, Listener, State, close_fd};
 use super::splice::Pipes;
 use super::token::{Op, Token};
-use super::{Event, ReceiveBuffer, Ring, clock};
+use super::{Event, ReceiveBuffer, Ring, block_memory, clock};
 use crate::ids::{ConnectionId, Now};
 use crate::parts::Reply;
 
@@ -137,6 +137,7 @@ impl Uring {
         let data_dir_file = File::open(data_dir).map_err(RingError::Other)?;
         let small = SmallBuffers::new().map_err(RingError::LockedMemory)?;
         small.register(&kernel.submitter()).map_err(RingError::LockedMemory)?;
+        block_memory::announce(&kernel.submitter());
         let bell = Bell::of_kernel().map_err(RingError::OpenFiles)?;
         Ok(Uring {
             kernel,
@@ -232,6 +233,7 @@ impl Uring {
             }
             Op::Job => self.job_progressed(token.slot, entry.result(), events),
             Op::Advise => self.start_next_piece(),
+            Op::Populate => self.block_memory_grown(entry.result()),
             Op::ReadBlock => self.block_progressed(token.slot, entry.result(), events),
             Op::Cancel => {}
         }
@@ -244,7 +246,7 @@ impl Uring {
         if now_ns >= self.trim_at_ns {
             self.trim_at_ns = now_ns + TRIM_INTERVAL_NS;
             self.pool.trim();
-            self.direct_reads.trim(now_ns);
+            self.trim_direct_reads(now_ns);
         }
         self.cold_turns.turn_ns = now_ns;
         self.arm_bell();

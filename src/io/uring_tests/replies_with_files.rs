@@ -1,7 +1,8 @@
 //! Replies that are sent from files: by every path, cold, and held until they are acknowledged.
 
 use super::*;
-use crate::io::residency;
+use crate::io::block_memory::BLOCKS_PER_CHUNK;
+use crate::io::{clock, residency};
 
 #[test]
 fn replies_with_files_arrive_whole_by_every_path() {
@@ -183,11 +184,16 @@ fn many_cold_readers_at_many_places_all_get_what_they_asked_for() {
 #[test]
 fn a_file_that_is_read_again_and_again_comes_into_the_page_cache() {
     let (mut shard, _home) = cold_shards().next().expect("a shard");
+    // While its memory is being made, others are read by way of the page cache.
+    let (first, _) = shard.file("first", 4_000_000);
+    drop_from_cache(&mut shard, &first);
+    fetched(&mut shard, &first, 0, 4_000_000);
     let (file, all) = shard.file("cold", 12_000_000);
     drop_from_cache(&mut shard, &file);
     if !is_cold(&file) {
         return;
     }
+    assert!(shard.ring.direct_reads.memory.block_count() > 0);
     // Probing began to read it.
     drop_from_cache(&mut shard, &file);
     assert!(fetched(&mut shard, &file, 0, all.len()) == all);
@@ -198,6 +204,27 @@ fn a_file_that_is_read_again_and_again_comes_into_the_page_cache() {
         shard.ring.residency.forget(file.handle);
     }
     assert!(shard.ring.residency.resident_prefix(file.handle, 1_000_000, 4096, 1) > 0);
+}
+
+#[test]
+fn memory_of_direct_reads_comes_in_chunks_and_goes_when_nothing_was_read_for_a_while() {
+    let (mut shard, _home) = cold_shards().next().expect("a shard");
+    let (file, all) = shard.file("cold", 20_000_000);
+    for _ in 0..2 {
+        drop_from_cache(&mut shard, &file);
+        if !is_cold(&file) {
+            return;
+        }
+        drop_from_cache(&mut shard, &file);
+        assert!(fetched(&mut shard, &file, 0, all.len()) == all);
+        // One reader has enough of the first chunk.
+        assert_eq!(shard.ring.direct_reads.memory.block_count(), BLOCKS_PER_CHUNK);
+        let now_ns = clock::monotonic_ns();
+        shard.ring.trim_direct_reads(now_ns);
+        assert_eq!(shard.ring.direct_reads.memory.block_count(), BLOCKS_PER_CHUNK, "it was just used");
+        shard.ring.trim_direct_reads(now_ns + 60_000_000_000);
+        assert_eq!(shard.ring.direct_reads.memory.block_count(), 0);
+    }
 }
 
 /// Each found the other's read of the same range under way and asked for another of its own, for ever.
