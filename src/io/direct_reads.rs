@@ -26,11 +26,8 @@ use super::uring::Uring;
 use crate::ids::ConnectionId;
 use crate::parts::{FileRange, OpenFile};
 
-/// A reader that goes on finds at least so many blocks read, or being read, behind the one it is sent,
-const BLOCKS_AHEAD_MIN: u64 = 2;
-/// and where there are fewer, reads up to so many are handed over at once: giving the device four costs the shard no more than
-/// giving it one.
-const BLOCKS_AHEAD_MAX: u64 = 6;
+/// A reader that goes on finds so many blocks read, or being read, behind the one it is sent.
+const BLOCKS_AHEAD: u64 = 3;
 /// So many times the bytes of a file are read directly, while it is open.
 const PASSES_MAX: u64 = 4;
 /// Files open for direct reads.
@@ -215,9 +212,7 @@ impl Uring {
                 if sent == count {
                     block.passed = true;
                     let number = range.position.0 / BLOCK_SIZE;
-                    if self.direct_reads.block_of(range.file.handle, number + BLOCKS_AHEAD_MIN + 1).is_none() {
-                        self.read_blocks_ahead(&range.file, number + 1..=number + BLOCKS_AHEAD_MAX);
-                    }
+                    self.read_blocks_ahead(&range.file, number + 1..=number + BLOCKS_AHEAD);
                 }
                 Some(Ok(Step::Sent(sent)))
             }
@@ -239,7 +234,7 @@ impl Uring {
         let Some(index) = self.read_block(&range.file, position, true) else { return false };
         self.wait_for_block(id, index, position);
         let (first, last) = (position / BLOCK_SIZE, (position + u64::from(range.size) - 1) / BLOCK_SIZE);
-        self.read_blocks_ahead(&range.file, first + 1..=last.min(first + BLOCKS_AHEAD_MAX));
+        self.read_blocks_ahead(&range.file, first + 1..=last.min(first + BLOCKS_AHEAD));
         true
     }
 

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 
 use io_uring::{opcode, types};
 
+use super::cold_turns;
 use super::residency::{self, COLD_WINDOW_SIZE};
 use super::send_queue::Piece;
 pub(super) use super::send_queue::SendQueue;
@@ -264,7 +265,7 @@ impl Uring {
     /// Sends what the socket takes without waiting, up to a turn's share.
     fn send_by_calls(&mut self, id: ConnectionId, events: &mut Vec<Event>) -> io::Result<()> {
         let is_cold = self.table.slots[id.slot as usize].queue.is_cold();
-        let mut left = if is_cold { self.cold_turns.piece_size() } else { TURN_BYTES_MAX };
+        let mut left = if is_cold { cold_turns::PIECE_SIZE } else { TURN_BYTES_MAX };
         loop {
             let connection = &mut self.table.slots[id.slot as usize];
             let (fd, more) = (connection.fd, connection.queue.more_follows());

@@ -248,7 +248,7 @@ impl Uring {
             self.pool.trim();
             self.trim_direct_reads(now_ns);
         }
-        self.cold_turns.turn_ns = now_ns;
+        self.cold_turns.begin(now_ns);
         self.arm_bell();
         let wake = [self.arm_accept(now_ns), self.close_overdue(now_ns), self.poll_jobs(now_ns), deadline_ns];
         self.feed_starved();
