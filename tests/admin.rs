@@ -439,12 +439,27 @@ fn the_rest_in_every_version() {
             assert_eq!((response.error_code, response.entries.is_some()), (code, code == 0), "{what}");
         }
     }
+    for version in versions(ApiKey::DescribeUserScramCredentials) {
+        use describe_user_scram_credentials_request::UserName;
+        let asked = |names: &[&'static str]| {
+            let users = names.iter().map(|name| UserName::default().with_name(StrBytes::from_static_str(name)));
+            DescribeUserScramCredentialsRequest::default().with_users(Some(users.collect()))
+        };
+        for all in [asked(&[]), DescribeUserScramCredentialsRequest::default().with_users(None)] {
+            let response = cluster.call(&all, version);
+            assert_eq!((response.error_code, response.results), (0, Vec::new()));
+        }
+        let response = cluster.call(&asked(&["ann", "bob", "bob"]), version);
+        let told: Vec<_> = response.results.iter().map(|row| (row.user.as_str(), row.error_code)).collect();
+        assert_eq!((response.error_code, told), (0, vec![("ann", 91), ("bob", 92)]));
+    }
     for version in versions(ApiKey::DescribeAcls) {
         assert_eq!(cluster.call(&DescribeAclsRequest::default(), version).error_code, 54);
         let request = CreateAclsRequest::default().with_creations(vec![Default::default()]);
         assert_eq!(cluster.call(&request, version).results[0].error_code, 54);
         let request = DeleteAclsRequest::default().with_filters(vec![Default::default()]);
-        assert_eq!(cluster.call(&request, version).filter_results[0].error_code, 54);
+        let refused = cluster.call(&request, version).filter_results.remove(0);
+        assert_eq!((refused.error_code, refused.error_message.as_deref()), (54, Some("No Authorizer is configured.")));
     }
 }
 

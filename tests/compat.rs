@@ -97,6 +97,7 @@ const LIMITS: &[(i16, &str)] = &[
     (45, "partitions change cores only at a start with another number of cores"),
     (46, "none is ever under way"),
     (48, "there are no quotas"),
+    (50, "nobody has credentials"),
     (55, "the process is its own quorum"),
 ];
 

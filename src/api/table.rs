@@ -41,6 +41,7 @@ pub const APIS: &[Api] = &[
     plain(ApiKey::ListPartitionReassignments, 0, 0, api::list_partition_reassignments::handle),
     plain(ApiKey::OffsetDelete, 0, 0, api::offset_delete::handle),
     plain(ApiKey::DescribeClientQuotas, 0, 1, api::describe_client_quotas::handle),
+    plain(ApiKey::DescribeUserScramCredentials, 0, 0, api::describe_user_scram_credentials::handle),
     plain(ApiKey::DescribeQuorum, 0, 2, api::describe_quorum::handle),
     plain(ApiKey::UpdateFeatures, 0, 2, api::update_features::handle),
     plain(ApiKey::DescribeCluster, 0, 2, api::describe_cluster::handle),
