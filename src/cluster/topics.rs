@@ -48,7 +48,7 @@ pub fn is_internal(name: &str) -> bool {
 pub fn check_name(name: &str) -> Result<(), Refused> {
     let problem = match name {
         "" => "the empty string is not allowed".to_string(),
-        "." | ".." => "'.' or '..' is not allowed".to_string(),
+        "." | ".." => format!("'{name}' is not allowed"),
         _ if name.len() > NAME_LENGTH_MAX => {
             format!("the length of '{name}' is longer than the max allowed length {NAME_LENGTH_MAX}")
         }
