@@ -49,6 +49,7 @@ macro_rules! tests {
 tests! {
     confluent {
         data: script(Confluent, "data", &[]);
+        transactions: script(Confluent, "transactions", &[]);
         spread: script(Confluent, "spread", &[]);
         admin: script(Confluent, "admin", &[]);
         lag: script(Confluent, "lag", &["lagging", "slow"]);

@@ -2,7 +2,8 @@
 //!
 //! - A group's coordinator is the leader of its partition of `__consumer_offsets`; any core answers for any group.
 //! - The topic is created when the first group is looked for; the reply waits for that.
-//! - Transactions and share groups are not served: asking for their coordinator is INVALID_REQUEST, in words.
+//! - Share groups are not served: asking for their coordinator is INVALID_REQUEST, in words. Neither are transactions, but there
+//!   librdkafka asks again for ever unless it is refused by TRANSACTIONAL_ID_AUTHORIZATION_FAILED, as InitProducerId refuses it.
 //!
 //! v1: key type, error message. v3: flexible. v4: many keys at once (KIP-699). v5, v6: nothing new for groups.
 
@@ -19,6 +20,7 @@ use crate::mailbox::{Cause, ControlAnswer, ControlRequest};
 use crate::wire::error_code::ErrorCode;
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
@@ -73,8 +75,13 @@ fn coordinator(image: &ClusterImage, key_type: i8, key: &StrBytes) -> Coordinato
             .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_static_str(reason)))
     };
-    if key_type != GROUP {
-        return refused(ErrorCode::InvalidRequest, "This broker coordinates consumer groups only.");
+    let refusal = match key_type {
+        GROUP => None,
+        TRANSACTION => Some(ErrorCode::TransactionalIdAuthorizationFailed),
+        _ => Some(ErrorCode::InvalidRequest),
+    };
+    if let Some(error) = refusal {
+        return refused(error, "This broker coordinates consumer groups only.");
     }
     let partition = image.topic(OFFSETS_TOPIC).and_then(|topic| {
         let index = partition_for(key, topic.partitions.len() as i32);

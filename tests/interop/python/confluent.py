@@ -106,6 +106,18 @@ def recoded(bootstrap):
             check_same([fields(m) for m in mine], records, f"{topic} partition {partition}")
 
 
+def transactions(bootstrap):
+    """There are none, and a producer that wants them is told so for good; it asked for a coordinator again and again."""
+    producer = producer_of(bootstrap, transactional_id="wanted")
+    try:
+        producer.init_transactions(30)
+    except KafkaException as exception:
+        error = exception.args[0]
+        assert error.fatal() and error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, error
+    else:
+        raise AssertionError("transactions are not served")
+
+
 def spread(bootstrap):
     topic, count = "confluent-spread", 100
     admin = create(bootstrap, topic, count)
@@ -290,4 +302,4 @@ def lag(bootstrap, topic, group):
 
 
 if __name__ == "__main__":
-    main({f.__name__: f for f in (data, recoded, spread, admin, produce, consume, member, lag)})
+    main({f.__name__: f for f in (data, recoded, transactions, spread, admin, produce, consume, member, lag)})
