@@ -270,6 +270,14 @@ fn metadata_in_every_version() {
         let response = cluster.call(&MetadataRequest::default().with_topics(Some(vec![asked])), 12);
         assert_eq!((response.topics[0].error_code, response.topics[0].topic_id), (code, id));
     }
+    // These versions have ids in their requests, but the reply to an unknown one would have no name, which they do not allow.
+    for version in [10, 11] {
+        let asked =
+            MetadataRequestTopic::default().with_name(Some(wire_name("t"))).with_topic_id(uuid::Uuid::from_u128(9));
+        let response = cluster.call(&MetadataRequest::default().with_topics(Some(vec![asked])), version);
+        let row = &response.topics[0];
+        assert_eq!((row.error_code, row.name.clone()), (42, Some(wire_name("t"))), "as Kafka");
+    }
 }
 
 /// A request of a megabyte was answered with gigabytes: all partitions, or all settings, for every time that it named them.

@@ -29,9 +29,15 @@ use crate::ids::TopicName;
 use crate::mailbox::{Cause, ControlAnswer, ControlRequest};
 use crate::wire::error_code::ErrorCode;
 
+/// Versions before have a field for a topic's id, but replies in which no name may be missing.
+const BY_ID_SINCE: i16 = 12;
+
 /// Answers the request.
 pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
     let message: MetadataRequest = decode_or_close!(request);
+    if request.to.version < BY_ID_SINCE && message.topics.iter().flatten().any(is_by_id) {
+        return context.reply(request.to, &refused(&message));
+    }
     let image = &context.broker.image;
     let may_create = image.config.auto_create_topics && (request.to.version < 4 || message.allow_auto_topic_creation);
     if may_create {
@@ -42,6 +48,21 @@ pub fn handle(context: &mut Context<'_>, request: &Request<'_>) -> Outcome {
         }
     }
     answer(context, request.to, &message, &[])
+}
+
+fn is_by_id(asked: &MetadataRequestTopic) -> bool {
+    asked.name.is_none() || !asked.topic_id.is_nil()
+}
+
+/// Says no to all of it, as Kafka does.
+fn refused(message: &MetadataRequest) -> MetadataResponse {
+    let row = |asked: &MetadataRequestTopic| {
+        MetadataResponseTopic::default()
+            .with_error_code(ErrorCode::InvalidRequest.code())
+            .with_name(Some(asked.name.clone().unwrap_or_else(|| wire_name(""))))
+            .with_topic_id(asked.topic_id)
+    };
+    MetadataResponse::default().with_topics(message.topics.iter().flatten().map(row).collect())
 }
 
 fn finish(context: &mut Context<'_>, to: ReplyTo, answer_of_control: ControlAnswer) -> Outcome {
