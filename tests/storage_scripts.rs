@@ -210,11 +210,6 @@ impl World {
                 let log = self.log.as_mut().expect("open");
                 log.delete_records_before(&mut self.disk, Offset(args.get("before", 0)));
             }
-            "truncate" => {
-                let log = self.log.as_mut().expect("open");
-                let result = log.truncate(&mut self.disk, Offset(args.get("to", 0)), self.now);
-                out = describe(result.map(|()| format!("log_end={}", log.log_end_offset())));
-            }
             "close" => {
                 let mut log = self.log.take().expect("open");
                 self.run_jobs(&mut log, None);

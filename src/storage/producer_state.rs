@@ -241,10 +241,6 @@ impl ProducerState {
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         self.producers.values().map(|p| p.transaction_first_offset).filter(|o| *o >= 0).min().map(Offset)
     }
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.producers.clear();
-    }
     /// Forgets producers that have been silent for longer than `expiration_ms`.
     pub(super) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers

@@ -23,7 +23,7 @@ use super::segment::{Segment, Stage};
 use super::swaps::{Directory, remove};
 use super::time_index::{self, TimeIndex};
 use super::zero_tail;
-use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path, parse_file_name};
+use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path};
 use crate::ids::{JobOwner, Now, Offset};
 use crate::io::disk::{Disk, Job};
 use crate::parts::OpenFile;
@@ -432,54 +432,6 @@ impl Log {
         if segment.stage != Stage::Active {
             segment.complete_time_index();
         }
-        Ok(())
-    }
-
-    /// Drops batches from the one that holds `end` on.
-    pub(super) fn cut_segment(&mut self, disk: &mut dyn Disk, index: usize, end: Offset) -> Result<(), StorageError> {
-        let interval = self.config.index_interval_bytes;
-        let mut fresh = Segment::new(self.segments[index].base_offset, self.segments[index].created_ms);
-        fresh.indexes = Some(Box::default());
-        let mut log_end = fresh.base_offset;
-        let mut over = false;
-        self.walk_headers(disk, index, |header| {
-            over |= header.last_offset >= end;
-            if !over {
-                fresh.note(header.span(), interval);
-                log_end = header.last_offset + 1;
-            }
-        })?;
-        let old = &mut self.segments[index];
-        let path = file_path(&self.dir, old.named, LOG);
-        let file = old.file.clone().expect("opened");
-        let size = u64::from(fresh.size);
-        disk.run(Job::Truncate { file: file.clone(), size }).map_err(failed("truncate", &path))?;
-        fresh.file = Some(file);
-        (fresh.named, fresh.writebacks, fresh.used_ms) = (old.named, old.writebacks, old.used_ms);
-        *old = fresh;
-        // A batch is never cut in two: the end may be below what was asked for.
-        self.set_end(log_end.max(self.segments[index].base_offset));
-        Ok(())
-    }
-
-    /// Makes the producers' state anew, from the youngest snapshot that is not above the log end.
-    pub(super) fn rebuild_producers(&mut self, disk: &mut dyn Disk, now: Now) -> Result<(), StorageError> {
-        let dir = self.dir.clone();
-        let entries = disk.list(&dir).map_err(failed("list", &dir))?;
-        let end = self.log_end_offset();
-        let mut snapshots = BTreeSet::new();
-        for (offset, _) in
-            entries.iter().filter_map(|e| parse_file_name(&e.name)).filter(|(_, suffix)| *suffix == SNAPSHOT)
-        {
-            if offset <= end {
-                snapshots.insert(offset);
-            } else {
-                remove(disk, &file_path(&dir, offset, SNAPSHOT))?;
-            }
-        }
-        self.producers.clear();
-        self.load_producers(disk, &snapshots, self.segments.len())?;
-        self.producers.expire(now.wall_ms, self.config.producer_id_expiration_ms);
         Ok(())
     }
 

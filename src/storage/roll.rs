@@ -8,7 +8,7 @@ use super::log::Log;
 use super::segment::{Indexes, Segment, Stage};
 use super::zero_tail::ZeroTail;
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, TXN_INDEX, failed, file_path, retain};
-use crate::ids::{LeaderEpoch, Now, Offset, Position};
+use crate::ids::{Now, Offset, Position};
 use crate::io::disk::{Disk, Job};
 
 /// Places of a file that are probed for residency before it is used again.
@@ -236,50 +236,6 @@ impl Log {
         }
         let (path, bytes) = (self.path(super::METADATA_FILE_NAME), super::encode_metadata(self.topic_id).into_bytes());
         self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: false });
-    }
-
-    /// Makes `end` the log end: later records are gone. Runs jobs to their end: followers that diverged only.
-    pub fn truncate(&mut self, disk: &mut dyn Disk, end: Offset, now: Now) -> Result<(), StorageError> {
-        self.usable()?;
-        assert!(!self.has_staged(), "truncated with batches staged");
-        if end >= self.log_end_offset {
-            return Ok(());
-        }
-        while self.segments.back().is_some_and(|s| s.base_offset >= end && s.base_offset > self.log_start_offset) {
-            let segment = self.segments.pop_back().expect("looked at");
-            let base = segment.base_offset;
-            for path in [file_path(&self.dir, segment.named, LOG)]
-                .into_iter()
-                .chain([OFFSET_INDEX, TIME_INDEX, SNAPSHOT].map(|suffix| file_path(&self.dir, base, suffix)))
-            {
-                disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
-            }
-            if let Some(file) = &segment.file {
-                self.durability.close_later(file);
-            }
-        }
-        self.log_end_offset = end.max(self.log_start_offset);
-        let Some(index) = self.segments.len().checked_sub(1) else {
-            self.restart_at(end);
-            return Ok(());
-        };
-        self.open_segment(disk, index, now)?;
-        self.cut_segment(disk, index, end)?;
-        self.segments[index].stage = Stage::Active;
-        self.durability.new_active(0);
-        self.epochs.truncate_from_end(end);
-        self.write_epochs(disk);
-        self.durability.synced_offset = self.durability.synced_offset.min(end);
-        self.rebuild_producers(disk, now)?;
-        self.set_end(self.log_end_offset);
-        self.durability.note_checkpoint();
-        self.tidy(disk);
-        Ok(())
-    }
-
-    /// The epoch of the last record.
-    pub fn last_epoch(&self) -> Option<LeaderEpoch> {
-        self.epochs.latest()
     }
 
     /// Stops in good order: everything is synced, cut to size and written, so that the next start (ours or Apache Kafka's) has nothing to scan.
