@@ -79,7 +79,7 @@ impl World {
                 let kind = if args.has("full") { std::io::ErrorKind::StorageFull } else { std::io::ErrorKind::Other };
                 self.disk.fail_write = Some((args.get("after", 0), kind));
             }
-            "device" => self.disk.full = args.has("full"),
+            "device" => (self.disk.full, self.disk.no_files) = (args.has("full"), args.has("no_files")),
             "resolve" => out = self.resolve(args),
             "time" => out = self.by_time(args),
             "jobs" => out = self.jobs(args),

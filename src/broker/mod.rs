@@ -429,6 +429,10 @@ impl Broker {
         self.wake_compaction(owner, now);
         let Some(Some(partition)) = self.partitions.get_mut(slot as usize) else { return };
         partition.log.job_done(disk, job, result, now);
+        if let Some(ns) = partition.log.retry_ns() {
+            self.housekeeping[slot as usize] = self.housekeeping[slot as usize].min(ns);
+            self.housekeeping_next = self.housekeeping_next.min(ns);
+        }
         let failed = partition.log.has_failed() && !partition.offline;
         if failed {
             // What waits for a sync of it will not be durable.

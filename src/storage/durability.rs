@@ -23,6 +23,10 @@ const FAST_SEGMENT_MS: u64 = 10_000;
 const DROP_PAGES_FROM: u64 = 1 << 20;
 /// Write-back ranges of one log under way.
 const WRITE_BACKS_MAX: u8 = 2;
+/// Space is reserved ahead only while the device has so many times as much.
+const RESERVE_OF_USABLE: u64 = 16;
+/// A small file that could not be written is tried again after so long.
+const RETRY_AFTER_MS: u64 = 1_000;
 /// Files and indexes that were not used for so long are let go.
 const IDLE_AFTER_MS: u64 = 60_000;
 
@@ -59,6 +63,8 @@ pub(super) struct Durability {
     pub checkpoint_writing: bool,
     pub epochs_dirty: bool,
     pub epochs_writing: bool,
+    /// A small file could not be written: none that is still dirty is tried again before this (monotonic ms).
+    retry_ms: u64,
     /// `partition.checkpoint` says on the device that this log recycles files, so recovery is careful enough for it.
     pub recycling_noted: bool,
     /// What the checkpoint under way will have noted.
@@ -153,6 +159,18 @@ impl Durability {
     pub fn note_epochs(&mut self) {
         self.epochs_dirty = true;
     }
+    /// A small file could not be written, on a full disk say.
+    pub fn retry_later(&mut self) {
+        self.retry_ms = self.now_ms + RETRY_AFTER_MS;
+    }
+    /// When a small file that could not be written is to be tried again (monotonic ms).
+    pub fn retry_due_ms(&self) -> Option<u64> {
+        let dirty = self.checkpoint_dirty || self.epochs_dirty;
+        (dirty && !self.may_retry()).then_some(self.retry_ms)
+    }
+    fn may_retry(&self) -> bool {
+        self.now_ms >= self.retry_ms
+    }
     /// The log was opened and everything before `synced_offset` is on the device.
     pub fn opened(&mut self, synced_offset: Offset, touched: bool) {
         self.synced_offset = synced_offset;
@@ -175,6 +193,11 @@ impl Log {
     /// Everything before this is on the device.
     pub fn synced_offset(&self) -> Offset {
         self.durability.synced_offset
+    }
+
+    /// When a small file that could not be written is to be tried again (monotonic ns): housekeeping does it.
+    pub fn retry_ns(&self) -> Option<u64> {
+        self.durability.retry_due_ms().map(|ms| ms * 1_000_000)
     }
 
     /// Is no job of this log under way? A log is closed when it is quiet.
@@ -245,8 +268,13 @@ impl Log {
             return;
         }
         let Some(file) = active.file.clone() else { return };
-        self.durability.preallocating = true;
         let size = step.min(full - position);
+        // On a device that is nearly full, what one log reserves is missing where another appends.
+        if disk.space().is_ok_and(|space| space.usable / RESERVE_OF_USABLE < size) {
+            self.durability.preallocated = position + size;
+            return;
+        }
+        self.durability.preallocating = true;
         self.durability.start(disk, self.owner, Job::Preallocate { file, position: Position(position), size });
     }
 
@@ -351,7 +379,7 @@ impl Log {
 
     /// Does what does not depend on time: next steps, next removal, closing of files nobody holds, dirty small files.
     pub(super) fn tidy(&mut self, disk: &mut dyn Disk) {
-        if self.durability.epochs_dirty {
+        if self.durability.epochs_dirty && self.durability.may_retry() {
             self.write_epochs(disk);
         }
         self.advance(disk);
@@ -391,7 +419,7 @@ impl Log {
     }
 
     fn write_checkpoint(&mut self, disk: &mut dyn Disk) {
-        if self.durability.checkpoint_writing || self.segments.is_empty() {
+        if self.durability.checkpoint_writing || self.segments.is_empty() || !self.durability.may_retry() {
             return;
         }
         (self.durability.checkpoint_dirty, self.durability.checkpoint_writing) = (false, true);
@@ -437,12 +465,17 @@ impl Log {
         let settle_ms = self.segments.iter().find(|s| s.stage == Stage::ToTruncate).map(|s| self.settle_due_ms(s));
         let idle_ms = self.segments.iter().filter(|s| s.file.is_some()).map(|s| s.used_ms + IDLE_AFTER_MS).min();
         let later = |ms: u64| ms.max(now_ms + 1);
-        [flush_due_ms.filter(|_| self.durability.unsynced_since_ms > 0), settle_ms, idle_ms]
-            .into_iter()
-            .flatten()
-            .map(later)
-            .min()
-            .map(|ms| ms * 1_000_000)
+        [
+            flush_due_ms.filter(|_| self.durability.unsynced_since_ms > 0),
+            settle_ms,
+            idle_ms,
+            self.durability.retry_due_ms(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(later)
+        .min()
+        .map(|ms| ms * 1_000_000)
     }
 
     /// Lets go of files and indexes that were not used for a while. The active segment is cut to its size first, so that a

@@ -136,9 +136,18 @@ impl Log {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if name == leader_epochs::FILE_NAME {
             self.durability.epochs_writing = false;
+            if result.is_err() {
+                self.durability.epochs_dirty = true;
+                self.durability.retry_later();
+            }
         } else if name == checkpoint::PARTITION_FILE_NAME {
             self.durability.checkpoint_writing = false;
             self.durability.recycling_noted = self.durability.recycling_writing && result.is_ok();
+            // It may be what says which records were deleted.
+            if result.is_err() {
+                self.durability.checkpoint_dirty = true;
+                self.durability.retry_later();
+            }
         } else if super::parse_file_name(name).is_some()
             && let Some(segment) = self.segments.iter_mut().find(|s| matches!(s.stage, Stage::WritingFiles(_)))
             && let Stage::WritingFiles(left) = segment.stage

@@ -35,6 +35,8 @@ pub struct MemoryDisk {
     pub fail_write: Option<(u32, io::ErrorKind)>,
     /// No space can be reserved.
     pub full: bool,
+    /// No file can be written anew.
+    pub no_files: bool,
     /// Writes so far: how many calls, how many bytes.
     pub writes: (u64, u64),
     /// How often a write had to wait for the rest of a block.
@@ -98,6 +100,7 @@ impl MemoryDisk {
     fn perform(&mut self, job: &Job) -> io::Result<()> {
         match job {
             Job::Preallocate { .. } if self.full => Err(io::ErrorKind::StorageFull.into()),
+            Job::Replace { .. } if self.no_files => Err(io::ErrorKind::StorageFull.into()),
             Job::Preallocate { file, .. } | Job::StartWriteback { file, .. } | Job::DropPages { file, .. } => {
                 self.of(file).map(drop)
             }
