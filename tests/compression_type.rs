@@ -16,12 +16,14 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use memory_disk::MemoryDisk;
 use ringlane::api::{Context, Outcome, ReplyTo, produce};
 use ringlane::broker::Broker;
+use ringlane::broker::turn::RECORDS_WORK_NS;
 use ringlane::cluster::fold::Fold;
 use ringlane::cluster::image::ClusterImage;
 use ringlane::cluster::record::{Partition, RESOURCE_TOPIC, Record};
 use ringlane::config::{BrokerConfig, Settings};
 use ringlane::ids::{LeaderEpoch, Now, Offset, ShardId, TopicId, Waiter};
 use ringlane::io::ReceiveBuffer;
+use ringlane::storage::Budget;
 use ringlane::wire::ErrorCode;
 use ringlane::wire::batch::{self, Batch, Codec, HEADER_SIZE, TimestampType};
 use ringlane::wire::compression::{decompress_bounded, with_records};
@@ -41,6 +43,8 @@ struct World {
     broker: Broker,
     disk: MemoryDisk,
     now: Now,
+    /// Turns that the last request took.
+    turns: u32,
 }
 
 /// What a producer is told.
@@ -79,7 +83,7 @@ impl World {
         let mut disk = MemoryDisk::default();
         let now = Now { monotonic_ns: 1_000_000_000, wall_ms: NOW_MS };
         broker.apply_image(&mut disk, image, now);
-        World { broker, disk, now }
+        World { broker, disk, now, turns: 0 }
     }
 
     /// Produces batches to the partition in one request, and ends the turn.
@@ -98,15 +102,32 @@ impl World {
         request.encode(&mut frame, version).unwrap();
         let to = ReplyTo { waiter: Waiter(1), correlation_id: 7, api: 0, version };
         let peer = "127.0.0.1:1".parse().unwrap();
-        let mut context = Context { broker: &mut self.broker, disk: &mut self.disk, now: self.now, peer };
-        let outcome = produce::handle(&mut context, to, &mut frame, 0, (0, 0));
-        assert!(matches!(outcome, Outcome::Later(None)));
-        self.broker.turn.push_received(ReceiveBuffer::from_vec(frame));
-        self.broker.flush_turn(&mut self.disk, self.now);
-        self.broker.turn.take_received(0);
-        self.broker.turn.clear_buffers();
+        let mut buffer = ReceiveBuffer::from_vec(frame);
+        let mut put_off = None;
+        self.turns = 0;
         let mut answers = Vec::new();
-        self.broker.take_answers(&mut answers);
+        loop {
+            self.turns += 1;
+            let mut context = Context { broker: &mut self.broker, disk: &mut self.disk, now: self.now, peer };
+            let outcome = match put_off.take() {
+                None => produce::handle(&mut context, to, &mut buffer, 0, (0, 0)),
+                Some(under_way) => {
+                    let mut budget = Budget::new(RECORDS_WORK_NS);
+                    produce::go_on(&mut context, under_way, &mut buffer, (0, 0), &mut budget)
+                }
+            };
+            self.broker.turn.push_received(buffer);
+            self.broker.flush_turn(&mut self.disk, self.now);
+            buffer = self.broker.turn.take_received(0).unwrap();
+            self.broker.turn.clear_buffers();
+            self.broker.take_answers(&mut answers);
+            match outcome {
+                Outcome::PutOff(under_way) => put_off = Some(under_way),
+                Outcome::Later(None) => break,
+                _ => panic!("neither put off nor answered later"),
+            }
+            assert!(answers.is_empty(), "no reply while the request is put off");
+        }
         assert_eq!(answers.len(), 1);
         let header = if version >= 9 { 9 } else { 8 };
         let mut reply = Bytes::copy_from_slice(&answers[0].1.bytes[header..]);
@@ -295,6 +316,60 @@ fn what_cannot_be_stored_is_refused_with_kafkas_codes() {
     assert_eq!(compacted.refusal(&compressed(&plain(-1), Codec::Lz4)), InvalidRecord, "a record without a key");
 }
 
+/// A batch of a few kilobytes that became 63 MB held its core for as long as it took to decompress them and compress them again.
+#[test]
+fn a_batch_that_becomes_large_takes_many_turns_and_keeps_its_place() {
+    let small = compressed(&plain(-1), Codec::Lz4);
+    for (settings, codec) in [
+        (&[("compression.type", "zstd")][..], Codec::Gzip),
+        (&[("compression.type", "lz4")], Codec::None),
+        (&[("cleanup.policy", "compact")], Codec::Zstd),
+        (&[("compression.type", "snappy"), ("cleanup.policy", "compact")], Codec::Lz4),
+    ] {
+        let mut world = World::new(settings);
+        let compact = settings.iter().any(|(name, _)| *name == "cleanup.policy");
+        let value = vec![0; if codec == Codec::None { 900_000 } else { 20 << 20 }];
+        let large = compressed(&one_value(&value), codec);
+        let around = if compact { compressed(&one_value(b"small"), Codec::Lz4) } else { small.clone() };
+        let count = i64::from(Batch::stored(&around).unwrap().count());
+        let told = world.produce_all(9, &[&around, &large, &around, &large]);
+        let offsets = [0, count, count + 1, 2 * count + 1];
+        assert_eq!(told, offsets.map(|offset| Told(ErrorCode::None, offset)), "{settings:?}");
+        let turns_min = if codec == Codec::None { 20 } else { 400 };
+        assert!(world.turns > turns_min, "{settings:?}: {} turns", world.turns);
+        assert_eq!(world.produce(&around), Told(ErrorCode::None, 2 * count + 2));
+        assert_eq!(world.turns, 1, "small ones take one");
+    }
+}
+
+/// Records that are to blame are found in turns, too, and what was written before in the same request stays told as it was.
+#[test]
+fn a_large_batch_is_judged_in_turns() {
+    let mut world = World::new(&[("cleanup.policy", "compact")]);
+    let mut bytes = Vec::new();
+    let mut builder = BatchBuilder::new(&mut bytes, BatchFields::default());
+    (0..50_000).for_each(|_| builder.push(NOW_MS, None, Some(b"no key"), &[]));
+    builder.finish();
+    let good = one_value(b"with a key");
+    let replies = world.replies(9, &[&good, &compressed(&bytes, Codec::Zstd), &good]);
+    let codes: Vec<_> = replies.iter().map(|reply| ErrorCode::from_code(reply.error_code).unwrap()).collect();
+    assert_eq!(codes, [ErrorCode::None, ErrorCode::InvalidRecord, ErrorCode::None]);
+    assert_eq!(replies[1].record_errors.len(), 50_000);
+    assert_eq!((replies[0].base_offset, replies[2].base_offset), (0, 1));
+    assert!(world.turns > 30, "{} turns", world.turns);
+}
+
+/// The first batch's write fails in the turn in which the request is put off at the second; the third's, in a later one, does not.
+#[test]
+fn a_write_that_fails_while_a_request_is_put_off_is_told() {
+    let mut world = World::new(&[("compression.type", "gzip")]);
+    let (small, large) = (compressed(&plain(-1), Codec::Gzip), compressed(&one_value(&vec![0; 9 << 20]), Codec::Zstd));
+    assert_eq!(world.produce(&small), Told(ErrorCode::None, 0));
+    world.disk.fail_write = Some((0, std::io::ErrorKind::StorageFull));
+    let told = world.produce_all(9, &[&small, &large, &small]);
+    assert_eq!(told, [Told(ErrorCode::KafkaStorageError, -1), Told(ErrorCode::None, 5), Told(ErrorCode::None, 6)]);
+}
+
 /// A topic that asks for more replicas than it has was written by nobody with acks=all; Kafka asks for no more than there are.
 #[test]
 fn one_replica_is_enough_where_there_is_one() {
@@ -422,7 +497,7 @@ fn a_small_request_that_becomes_large_is_written_in_steps() {
     assert!(calls >= 3 && bytes / calls < 12 << 20, "{bytes} bytes in {calls} writes");
 }
 
-/// The write in the middle of a request fails: everything that request has for the partition is refused.
+/// A write fails while a request is worked on: what it held is refused, and what is written in later turns is not.
 #[test]
 fn a_write_that_fails_halfway_is_told() {
     let mut world = World::new(&[("compression.type", "uncompressed")]);
@@ -430,6 +505,9 @@ fn a_write_that_fails_halfway_is_told() {
     let batch = compressed(&one_value(&vec![0; 1_000_000]), Codec::Zstd);
     let request: Vec<&[u8]> = vec![&batch; 12];
     let told = world.produce_all(9, &request);
-    assert!(told.iter().all(|t| *t == Told(ErrorCode::KafkaStorageError, -1)), "{told:?}");
-    assert_eq!(world.produce(&one_value(b"again")).0, ErrorCode::None);
+    let refused = told.iter().take_while(|t| **t == Told(ErrorCode::KafkaStorageError, -1)).count();
+    assert!(refused > 0, "{told:?}");
+    let offsets: Vec<_> = (0..).take(told.len() - refused).map(|offset| Told(ErrorCode::None, offset)).collect();
+    assert_eq!(told[refused..], offsets);
+    assert_eq!(world.produce(&one_value(b"again")), Told(ErrorCode::None, offsets.len() as i64));
 }

@@ -6,11 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use client::{Client, decode, frame, frame_of, read_reply};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ApiVersionsRequest, DescribeConfigsRequest, MetadataRequest, ProduceRequest};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, DescribeConfigsRequest, MetadataRequest, ProduceRequest,
+};
 use ringlane::cluster::topics::wire_name;
+use ringlane::wire::batch::{Batch, Codec};
+use ringlane::wire::compression::with_records;
 use ringlane::wire::record::{BatchBuilder, BatchFields};
 use ringlane::wire::writer;
 use server::Server;
@@ -61,6 +66,55 @@ fn all_of_many_requests_at_once_are_answered() {
         }
         sending.join().expect("no panic").expect("sent");
     }
+}
+
+/// A batch of 60 kB whose records are 60 MB was decompressed and compressed again for its topic in one go: nobody else on that core
+/// was served until it was done.
+#[test]
+fn a_batch_that_is_compressed_anew_does_not_hold_others_up() {
+    let server = Server::start(&[env!("CARGO_BIN_EXE_ringlane")], &[]);
+    let config = CreatableTopicConfig::default().with_name("compression.type".into()).with_value(Some("zstd".into()));
+    let topic = CreatableTopic::default()
+        .with_name(wire_name("anew"))
+        .with_num_partitions(1)
+        .with_replication_factor(1)
+        .with_configs(vec![config]);
+    let created = Client::connect(server.address)
+        .call(5, &CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000));
+    assert_eq!(created.topics[0].error_code, 0);
+
+    let batch = |base_sequence, value: &[u8]| {
+        let mut plain = Vec::new();
+        let fields = BatchFields { producer_id: 7, producer_epoch: 0, base_sequence, ..BatchFields::default() };
+        let mut builder = BatchBuilder::new(&mut plain, fields);
+        builder.push(1_700_000_000_000, None, Some(value), &[]);
+        builder.finish();
+        let plain = Batch::stored(&plain).expect("a batch");
+        let gzip = with_records(&plain, plain.records(), Codec::Gzip, None).expect("compressed");
+        let partition = PartitionProduceData::default().with_records(Some(Bytes::from(gzip)));
+        let topic = TopicProduceData::default().with_name(wire_name("anew")).with_partition_data(vec![partition]);
+        frame(8, &ProduceRequest::default().with_acks(-1).with_timeout_ms(1000).with_topic_data(vec![topic]))
+    };
+    let values: [&[u8]; 4] = [&vec![0; 60 << 20], b"small", &vec![1; 20 << 20], b"small"];
+    let requests: Vec<u8> = (0..).zip(values).flat_map(|(sequence, value)| batch(sequence, value)).collect();
+    let mut producer = Client::connect(server.address).socket;
+    let mut other = Client::connect(server.address);
+    producer.write_all(&requests).expect("sent");
+    let first = std::thread::spawn(move || {
+        let offset = |socket: &mut TcpStream| {
+            let response = decode::<ProduceRequest>(8, read_reply(socket).expect("a reply")).1;
+            let told = &response.responses[0].partition_responses[0];
+            (told.error_code, told.base_offset)
+        };
+        (0..4).map(|_| offset(&mut producer)).collect::<Vec<_>>()
+    });
+    let mut served = 0;
+    while !first.is_finished() {
+        other.call(0, &ApiVersionsRequest::default());
+        served += 1;
+    }
+    assert_eq!(first.join().expect("read"), [(0, 0), (0, 1), (0, 2), (0, 3)], "in the order of their sequence");
+    assert!(served > 200, "others were served {served} times meanwhile");
 }
 
 /// Each of them was allowed some megabytes of replies, and a turn could make more: hundreds of peers that asked for the

@@ -132,6 +132,8 @@ pub enum Outcome {
     Silent,
     /// The reply comes by `Broker::answer`. `Some`: a parked fetch that is forgotten when its connection closes.
     Later(Option<FetchWaitId>),
+    /// A produce request that is not through yet: to be gone on with (`produce::go_on`) in a later turn.
+    PutOff(Box<produce::UnderWay>),
     /// The control thread is asked; its answer is turned into the reply by `Finish`.
     Ask(ControlRequest, Finish),
     /// The connection is closed without a reply (an error under acks=0).

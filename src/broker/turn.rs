@@ -4,12 +4,14 @@
 use crate::ids::{Offset, Waiter};
 use crate::io::ReceiveBuffer;
 use crate::parts::{Buffers, Reply, Slice};
-use crate::storage::ProducerStamp;
+use crate::storage::{Budget, ProducerStamp};
 use crate::wire::batch::HeaderView;
 use crate::wire::error_code::ErrorCode;
 
 pub use crate::storage::StagedBatch;
 
+/// What work on records may cost in a turn, and again for the requests that were put off.
+pub const RECORDS_WORK_NS: i64 = 100_000;
 /// Slices of buffers of the broker's own making have this bit set in their buffer index.
 const OWN: u32 = 1 << 31;
 
@@ -46,7 +48,13 @@ struct Pending {
     waiter: Option<Waiter>,
     reply: Reply,
     awaited: Vec<Awaited>,
+    /// Its request is not through yet: nothing is answered until it is taken up again.
+    put_off: Option<PutOff>,
 }
+
+/// Names a reply that was begun and put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOff(u64);
 
 /// The result of an append of the broker's own.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +66,6 @@ pub struct OwnResult {
 }
 
 /// What has been staged in this turn of the loop.
-#[derive(Default)]
 pub struct Turn {
     /// The buffers that staged batches lie in.
     pub buffers: TurnBuffers,
@@ -73,6 +80,28 @@ pub struct Turn {
     syncing: Vec<Pending>,
     spare: Vec<Pending>,
     open: Option<Pending>,
+    /// How many were put off so far.
+    put_off: u64,
+    /// What work on records that came in this turn may still cost in it.
+    pub budget: Budget,
+}
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn {
+            buffers: TurnBuffers::default(),
+            touched: Vec::new(),
+            failed: Vec::new(),
+            own_results: Vec::new(),
+            own: Vec::new(),
+            pending: Vec::new(),
+            syncing: Vec::new(),
+            spare: Vec::new(),
+            open: None,
+            put_off: 0,
+            budget: Budget::new(RECORDS_WORK_NS),
+        }
+    }
 }
 
 impl Turn {
@@ -90,6 +119,7 @@ impl Turn {
     }
     /// Ends the turn: no slice is alive any more.
     pub fn clear_buffers(&mut self) {
+        self.budget = Budget::new(RECORDS_WORK_NS);
         debug_assert!(self.buffers.received.iter().all(Option::is_none));
         self.buffers.received.clear();
         self.clear_own();
@@ -106,8 +136,12 @@ impl Turn {
 
     /// Begins a reply that waits for appends. None: no reply is wanted.
     pub fn begin(&mut self, waiter: Option<Waiter>, reply: Reply) -> &mut Reply {
-        let mut pending =
-            self.spare.pop().unwrap_or_else(|| Pending { waiter: None, reply: Reply::default(), awaited: Vec::new() });
+        let mut pending = self.spare.pop().unwrap_or_else(|| Pending {
+            waiter: None,
+            reply: Reply::default(),
+            awaited: Vec::new(),
+            put_off: None,
+        });
         pending.waiter = waiter;
         pending.reply = reply;
         &mut self.open.insert(pending).reply
@@ -124,6 +158,29 @@ impl Turn {
     /// Ends the reply begun: released by the flush at the end of this turn.
     pub fn end(&mut self) {
         self.pending.extend(self.open.take());
+    }
+
+    /// Puts off the reply begun: its request goes on in a later turn, or never. What is written meanwhile is noted in it.
+    pub fn put_off(&mut self) -> PutOff {
+        self.put_off += 1;
+        let name = PutOff(self.put_off);
+        self.pending.extend(self.open.take().map(|pending| Pending { put_off: Some(name), ..pending }));
+        name
+    }
+    /// Goes on with a reply that was put off.
+    pub fn take_up(&mut self, name: PutOff) {
+        self.open = self.take_put_off(name).map(|pending| Pending { put_off: None, ..pending });
+    }
+    /// Nobody waits for it any more.
+    pub fn drop_put_off(&mut self, name: PutOff) {
+        self.take_put_off(name);
+    }
+    fn take_put_off(&mut self, name: PutOff) -> Option<Pending> {
+        let from = |pending: &mut Vec<Pending>| {
+            let at = pending.iter().position(|p| p.put_off == Some(name))?;
+            Some(pending.remove(at))
+        };
+        from(&mut self.syncing).or_else(|| from(&mut self.pending))
     }
 
     /// Keeps a batch of the broker's own making until it is written.
@@ -168,6 +225,12 @@ impl Turn {
                     p.reply.bytes[at..at + 2].copy_from_slice(&code.code().to_be_bytes());
                     p.reply.bytes[at + 2..at + 10].copy_from_slice(&(-1i64).to_be_bytes());
                 }
+            }
+            if p.put_off.is_some() {
+                // What fails later is not what was written before.
+                p.awaited.retain(|a| !failed.iter().any(|f| f.0 == a.slot) && !acknowledgeable(a.slot, a.last_offset));
+                still.push(p);
+                return;
             }
             let waits = p
                 .awaited

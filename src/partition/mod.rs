@@ -10,6 +10,7 @@ use crate::ids::{LeaderEpoch, Offset, TopicId, TopicName};
 use crate::storage::Log;
 use crate::wire::ErrorCode;
 
+pub mod records_work;
 mod rejected;
 pub mod validate;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use crate::api::produce::UnderWay;
 use crate::ids::FetchWaitId;
 use crate::ids::{ConnectionId, Waiter};
 use crate::io::ReceiveBuffer;
@@ -23,6 +24,8 @@ pub enum Paused {
     No,
     /// Too many requests in line, or replies that the peer does not take.
     Room,
+    /// Its produce request was put off: what follows must not overtake it.
+    PutOff,
     /// The shard's budget for buffers is used up; the frame that has begun has this size, if it is known.
     Memory(Option<usize>),
 }
@@ -39,6 +42,8 @@ pub struct Connection {
     pub paused: Paused,
     /// Bytes that were received and not yet handled, while paused.
     pub held: Option<(ReceiveBuffer, usize)>,
+    /// Its produce request that is not through; the frame is the first in `held`.
+    pub put_off: Option<Box<UnderWay>>,
     /// Bytes of the buffer of its own that it receives into, or holds.
     pub reserved: usize,
     /// Memory of its replies, in line or on their way, that the kernel has not taken whole.
@@ -62,7 +67,8 @@ impl Connection {
     /// A connection just accepted.
     pub fn new(id: ConnectionId, peer: SocketAddr, now_ns: u64) -> Connection {
         let (paused, line) = (Paused::No, VecDeque::new());
-        Connection { id, peer, active_ns: now_ns, paused, held: None, reserved: 0, untaken: 0, line, front: 0 }
+        let (held, put_off) = (None, None);
+        Connection { id, peer, active_ns: now_ns, paused, held, put_off, reserved: 0, untaken: 0, line, front: 0 }
     }
 
     /// Requests in line.

@@ -83,7 +83,7 @@ impl<I: Ring + Disk> Shard<I> {
         self.settle(id, to, outcome, now);
     }
 
-    fn settle(&mut self, id: ConnectionId, to: ReplyTo, outcome: Outcome, now: Now) {
+    pub(super) fn settle(&mut self, id: ConnectionId, to: ReplyTo, outcome: Outcome, now: Now) {
         let waiter = to.waiter;
         match outcome {
             Outcome::Reply(reply) => self.answer(waiter, reply),
@@ -94,6 +94,7 @@ impl<I: Ring + Disk> Shard<I> {
                 self.send_ready(id.slot as usize);
             }
             Outcome::Later(None) => {}
+            Outcome::PutOff(under_way) => self.put_off(id, under_way),
             Outcome::Later(Some(fetch)) => {
                 if let Some(connection) = self.connection(id) {
                     connection.parked(waiter, fetch);

@@ -60,7 +60,7 @@ impl<I: Ring + Disk> Shard<I> {
     /// When the loop must wake up though nothing happened.
     pub(super) fn next_deadline(&self) -> u64 {
         let now = self.io.now().monotonic_ns;
-        if self.has_leftovers() || self.broker.lookups.any_due() {
+        if self.has_leftovers() || !self.put_off.is_empty() || self.broker.lookups.any_due() {
             return now;
         }
         let mut deadline = self

@@ -20,6 +20,7 @@ mod connection;
 mod dispatch;
 mod housekeeping;
 mod pressure;
+mod put_off;
 mod receive;
 mod stuck;
 mod untaken;
@@ -51,6 +52,8 @@ enum Rest {
     Began(Option<usize>),
     /// The connection had no room for more requests: whole ones may follow.
     NoRoom,
+    /// The request was put off.
+    PutOff,
 }
 
 /// One core.
@@ -67,6 +70,8 @@ pub struct Shard<I: Ring + Disk> {
     leftovers: Vec<Leftover>,
     /// Connections whose next receive waits for a buffer or for room.
     starved: Vec<ConnectionId>,
+    /// Connections with a request that was put off, in order. The first alone holds memory for what has been done of it.
+    put_off: VecDeque<ConnectionId>,
     answers: Vec<(Waiter, Reply)>,
     untaken: untaken::Untaken,
     /// Some wait for memory to receive into, and none of them gets it.
@@ -95,6 +100,7 @@ impl<I: Ring + Disk> Shard<I> {
             asked: HashMap::new(),
             leftovers: Vec::new(),
             starved: Vec::new(),
+            put_off: VecDeque::new(),
             answers: Vec::new(),
             untaken: untaken::Untaken::default(),
             stuck: pressure::Lasting::default(),
@@ -149,6 +155,7 @@ impl<I: Ring + Disk> Shard<I> {
         self.end_lookups();
         self.deliver();
         self.continue_receiving(now);
+        self.go_on_with_put_off(now);
         self.look_after(now);
         Ok(())
     }
@@ -213,6 +220,9 @@ impl<I: Ring + Disk> Shard<I> {
         let Some(mut connection) = self.connections[id.slot as usize].take() else { return false };
         if let Some((buffer, _)) = connection.held.take() {
             self.io.give_buffer(buffer);
+        }
+        if let Some(under_way) = connection.put_off.take() {
+            under_way.drop_reply(&mut self.broker);
         }
         self.untaken.closed(&connection);
         let mut parked = Vec::new();

@@ -18,16 +18,27 @@ const STREAM_BUFFER_SIZE: usize = 256 * 1024;
 const PIECE_BUFFER_SIZE: usize = 4 * 1024;
 
 impl<I: Ring + Disk> Shard<I> {
-    pub(super) fn received(&mut self, id: ConnectionId, mut buffer: ReceiveBuffer, filled: usize, now: Now) {
+    pub(super) fn received(&mut self, id: ConnectionId, buffer: ReceiveBuffer, filled: usize, now: Now) {
         let Some(connection) = self.connection(id) else {
             self.io.give_buffer(buffer);
             return;
         };
         connection.active_ns = now.monotonic_ns;
         connection.reserved = 0;
+        self.handle_frames(id, buffer, 0, filled, now);
+    }
+
+    /// Handles the whole frames from `at` on.
+    pub(super) fn handle_frames(
+        &mut self,
+        id: ConnectionId,
+        mut buffer: ReceiveBuffer,
+        mut at: usize,
+        filled: usize,
+        now: Now,
+    ) {
         let frame_max = self.config.socket.request_bytes_max as usize;
         let index = self.broker.turn.next_buffer();
-        let mut at = 0;
         let mut rest = Rest::Began(None);
         loop {
             if !self.has_room(id) {
@@ -37,8 +48,12 @@ impl<I: Ring + Disk> Shard<I> {
             match next_frame(&buffer[at..filled], frame_max) {
                 Ok(Frame::Whole(range)) => {
                     let range = at + range.start..at + range.end;
-                    at = range.end;
                     self.handle_frame(id, &mut buffer[range.clone()], index, range.start, now);
+                    if self.connection(id).is_some_and(|c| c.put_off.is_some()) {
+                        rest = Rest::PutOff;
+                        break;
+                    }
+                    at = range.end;
                 }
                 Ok(Frame::NeedSize) => break,
                 Ok(Frame::NeedBytes(size)) => {
@@ -85,6 +100,7 @@ impl<I: Ring + Disk> Shard<I> {
         let rest = filled - at;
         // Replies may have made room since: what follows is gone on with at once then, but as what it is.
         let frame_size = match leftover.rest {
+            Rest::PutOff => return self.pause(id, buffer, at..filled, Paused::PutOff),
             Rest::Began(frame_size) if self.may_receive(id) => frame_size,
             _ => return self.pause(id, buffer, at..filled, Paused::Room),
         };
@@ -132,7 +148,9 @@ impl<I: Ring + Disk> Shard<I> {
     /// Stops receiving for now; what has come is kept.
     fn pause(&mut self, id: ConnectionId, mut buffer: ReceiveBuffer, unhandled: std::ops::Range<usize>, why: Paused) {
         let rest = unhandled.len();
-        buffer.copy_within(unhandled, 0);
+        if unhandled.start > 0 {
+            buffer.copy_within(unhandled, 0);
+        }
         if rest > 0
             && let Some(aside) = self.io.set_aside(&buffer, rest)
         {
@@ -149,7 +167,9 @@ impl<I: Ring + Disk> Shard<I> {
         } else {
             self.io.give_buffer(buffer);
         }
-        self.starved.push(id);
+        if why != Paused::PutOff {
+            self.starved.push(id);
+        }
     }
 
     /// Lets connections go on that may receive again. Those that wait for room are named again when a reply of theirs leaves;
@@ -187,7 +207,8 @@ impl<I: Ring + Disk> Shard<I> {
         }
         starved.append(&mut self.starved);
         self.starved = starved;
-        self.stuck.note(waiting && !went_on, now);
+        // Work on a request that was put off will give its buffer back.
+        self.stuck.note(waiting && !went_on && self.put_off.is_empty(), now);
     }
 
     /// Some connection waits for memory or room: the loop must not sleep long.

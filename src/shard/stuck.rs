@@ -14,7 +14,8 @@ const STUCK_NS_MAX: u64 = 1_000_000_000;
 const TRICKLE_NS_MAX: u64 = 10_000_000_000;
 
 fn is_silent(connection: &Connection, now: Now) -> bool {
-    connection.paused != Paused::No || now.monotonic_ns.saturating_sub(connection.active_ns) >= STUCK_NS_MAX
+    let waits = !matches!(connection.paused, Paused::No | Paused::PutOff);
+    waits || now.monotonic_ns.saturating_sub(connection.active_ns) >= STUCK_NS_MAX
 }
 
 impl<I: Ring + Disk> Shard<I> {

@@ -4,12 +4,12 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::budget::{Budget, READ_NS, decompress_cost};
+use super::budget::{Budget, READ_NS, compress_cost, decompress_cost};
 use super::compact::{Rules, Uncleanable, Verdict};
 use super::key_map::{KeyHash, KeyHasher, KeyMap};
 use crate::ids::Offset;
 use crate::wire::batch::{self, Attributes, Batch, Codec, HEADER_SIZE, HeaderView, TimestampType, field};
-use crate::wire::compression::{Compressor, Decompressor, PIECE_SIZE};
+use crate::wire::compression::{Compressor, Decompressor};
 use crate::wire::record::{Record, Records, write_record};
 
 /// Decompressed records of one batch: more is refused, and the log is left as it is.
@@ -33,17 +33,6 @@ struct Looked<'a> {
 const EMIT_NS: i64 = 500;
 const HASH_NS: i64 = 200;
 const BUILD_NS: i64 = 150;
-
-/// Compressed at once, and nanoseconds per KiB of records.
-fn compress_cost(codec: Codec) -> (usize, i64) {
-    match codec {
-        Codec::None => (usize::MAX, 0),
-        Codec::Gzip => (4 << 10, 16_000),
-        Codec::Snappy => (PIECE_SIZE, 3_000),
-        Codec::Lz4 => (PIECE_SIZE, 3_000),
-        Codec::Zstd => (8 << 10, 6_000),
-    }
-}
 
 /// Bytes of the input buffer.
 #[derive(Clone)]

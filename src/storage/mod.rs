@@ -37,7 +37,7 @@ mod swaps;
 mod time_index;
 mod zero_tail;
 
-pub use budget::Budget;
+pub use budget::{Budget, compress_cost, decompress_cost};
 pub use cleaner::{Cleaned, Cleaning};
 pub use log::{FlushInfo, Log, RecoveryReport, StagedBatch, Start};
 pub use log_config::LogConfig;

@@ -293,7 +293,8 @@ impl<'a> Batch<'a> {
         batch.check_crc()?;
         Ok(batch)
     }
-    fn frame(bytes: &'a [u8]) -> Result<Batch<'a>, BatchError> {
+    /// A batch that was checked before, and looked at again.
+    pub fn frame(bytes: &'a [u8]) -> Result<Batch<'a>, BatchError> {
         if bytes.is_empty() {
             return Err(BatchError::Empty);
         }
@@ -357,10 +358,13 @@ pub fn stamp(batch: &mut [u8], base_offset: Offset, leader_epoch: LeaderEpoch) {
 }
 /// Makes the broker's clock the time of all records of a checked batch (`message.timestamp.type=LogAppendTime`).
 pub fn set_log_append_time(batch: &mut [u8], ms: i64) {
-    let attributes = i16::from_be_bytes([batch[field::ATTRIBUTES.start], batch[field::ATTRIBUTES.start + 1]]);
-    let attributes = Attributes(attributes).with_log_append_time();
+    let attributes = attributes(batch).with_log_append_time();
     batch[field::ATTRIBUTES].copy_from_slice(&attributes.0.to_be_bytes());
     set_max_timestamp(batch, ms);
+}
+/// The attributes of a checked batch.
+pub fn attributes(batch: &[u8]) -> Attributes {
+    Attributes(i16::from_be_bytes([batch[field::ATTRIBUTES.start], batch[field::ATTRIBUTES.start + 1]]))
 }
 /// Corrects the largest timestamp of a checked batch. Kafka does so when a producer's header disagrees with its records.
 pub fn set_max_timestamp(batch: &mut [u8], ms: i64) {

@@ -16,6 +16,7 @@ use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, InBuffer, OutBuffer};
 
 use crate::wire::batch::{self, Batch, Codec, HEADER_SIZE, field};
 use crate::wire::codec_contexts::Loan;
+use crate::wire::snappy_block::SnappyBlock;
 
 /// Java's snappy framing: magic, version 1, readable by version 1.
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
@@ -62,15 +63,21 @@ pub fn with_records(
         Vec::with_capacity(HEADER_SIZE + if codec == Codec::None { records.len() } else { records.len() / 2 });
     out.extend_from_slice(&original.bytes()[..HEADER_SIZE]);
     compress(codec, level, records, &mut out)?;
-    // Many small batches of very many bytes may wait for their write together.
-    out.shrink_to_fit();
-    let length =
-        i32::try_from(out.len() - field::COUNTED).map_err(|_| CompressionError::TooLarge(i32::MAX as usize))?;
-    out[field::BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
-    let attributes = original.attributes().with_codec(codec);
-    out[field::ATTRIBUTES].copy_from_slice(&attributes.0.to_be_bytes());
-    batch::seal(&mut out);
+    seal_records(&mut out, codec)?;
     Ok(out)
+}
+
+/// Makes a batch of another's header and the records behind it, which are in `codec`.
+pub fn seal_records(batch: &mut Vec<u8>, codec: Codec) -> Result<(), CompressionError> {
+    // Many small batches of very many bytes may wait for their write together.
+    batch.shrink_to_fit();
+    let length =
+        i32::try_from(batch.len() - field::COUNTED).map_err(|_| CompressionError::TooLarge(i32::MAX as usize))?;
+    batch[field::BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
+    let attributes = batch::attributes(batch).with_codec(codec);
+    batch[field::ATTRIBUTES].copy_from_slice(&attributes.0.to_be_bytes());
+    batch::seal(batch);
+    Ok(())
 }
 
 /// A stream that is decompressed piece by piece.
@@ -85,7 +92,8 @@ pub struct Decompressor<B: AsRef<[u8]>> {
 enum Source<B: AsRef<[u8]>> {
     Plain(Cursor<B>),
     Gzip(Box<flate2::bufread::MultiGzDecoder<Cursor<B>>>),
-    Snappy(Cursor<B>),
+    /// Of one bare block: how far it has come.
+    Snappy(Cursor<B>, Option<SnappyBlock>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<Cursor<B>>>),
     Zstd(ZstdFrames<B>),
 }
@@ -97,7 +105,7 @@ impl<B: AsRef<[u8]>> Decompressor<B> {
         let source = match codec {
             Codec::None => Source::Plain(bytes),
             Codec::Gzip => Source::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(bytes))),
-            Codec::Snappy => Source::Snappy(bytes),
+            Codec::Snappy => Source::Snappy(bytes, None),
             Codec::Lz4 => Source::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(bytes))),
             Codec::Zstd => Source::Zstd(ZstdFrames { context: Loan::take(), bytes, ended: false }),
         };
@@ -118,8 +126,18 @@ impl<B: AsRef<[u8]>> Decompressor<B> {
             Source::Gzip(source) => source.take(piece).read_to_end(out),
             Source::Lz4(source) => source.take(piece).read_to_end(out),
             Source::Zstd(source) => source.read_to(out, piece),
-            Source::Snappy(source) => {
-                let more = read_snappy(source, out, left, self.size_max)?;
+            Source::Snappy(source, bare) => {
+                let bytes = source.get_ref().as_ref();
+                let more = if bytes.starts_with(XERIAL_MAGIC) {
+                    read_snappy(source, out, left, self.size_max)?
+                } else if bare.is_none() && piece > left as u64 {
+                    snappy_block(bytes, out, left, self.size_max)?;
+                    false
+                } else {
+                    let size = snappy_size(bytes, left + self.given, self.size_max)?;
+                    let block = bare.get_or_insert_with(|| SnappyBlock::of(bytes));
+                    block.read(bytes, size, out, piece as usize).map_err(|reason| corrupt(self.codec, reason))?
+                };
                 self.given += out.len() - before;
                 return Ok(more);
             }
@@ -134,7 +152,7 @@ impl<B: AsRef<[u8]>> Decompressor<B> {
     }
 }
 
-/// Reads one block, of at most `left` bytes when decompressed: at most 32 KiB become of one that Java wrote.
+/// Reads one of the framed blocks, of at most `left` bytes when decompressed: at most 32 KiB become of one that Java wrote.
 fn read_snappy(
     source: &mut Cursor<impl AsRef<[u8]>>,
     out: &mut Vec<u8>,
@@ -142,10 +160,6 @@ fn read_snappy(
     size_max: usize,
 ) -> Result<bool, CompressionError> {
     let (bytes, at) = (source.get_ref().as_ref(), source.position() as usize);
-    if !bytes.starts_with(XERIAL_MAGIC) {
-        snappy_block(bytes, out, left, size_max)?;
-        return Ok(false);
-    }
     let short = || corrupt(Codec::Snappy, "it ends inside a block");
     let rest = bytes.get(at.max(XERIAL_HEADER.len())..).ok_or_else(short)?;
     if rest.is_empty() {
@@ -161,7 +175,7 @@ fn read_snappy(
 }
 
 /// A block says how long it becomes; that is checked before memory is reserved for it.
-fn snappy_block(block: &[u8], out: &mut Vec<u8>, left: usize, size_max: usize) -> Result<(), CompressionError> {
+fn snappy_size(block: &[u8], left: usize, size_max: usize) -> Result<usize, CompressionError> {
     let size = snap::raw::decompress_len(block).map_err(|error| corrupt(Codec::Snappy, error))?;
     if size > left {
         return Err(CompressionError::TooLarge(size_max));
@@ -170,6 +184,11 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, left: usize, size_max: usize) -
     if size / 64 > block.len() {
         return Err(corrupt(Codec::Snappy, "a block claims more than it can hold"));
     }
+    Ok(size)
+}
+
+fn snappy_block(block: &[u8], out: &mut Vec<u8>, left: usize, size_max: usize) -> Result<(), CompressionError> {
+    let size = snappy_size(block, left, size_max)?;
     let start = out.len();
     out.resize(start + size, 0);
     let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]);

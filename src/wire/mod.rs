@@ -16,6 +16,7 @@ pub mod record;
 mod requests;
 pub mod routing;
 pub mod shape;
+mod snappy_block;
 pub mod walk;
 pub mod writer;
 

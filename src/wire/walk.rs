@@ -21,37 +21,67 @@ pub struct RecordFacts {
 
 /// Walks `count` records that must fill `bytes` exactly, offset deltas 0, 1, 2...
 pub fn walk(bytes: &[u8], count: i32, base_timestamp: i64) -> Result<RecordFacts, BatchError> {
-    let mut found = Found { delta_max: i64::MIN, delta_min: i64::MAX, key_missing: false };
-    let mut rest = bytes;
-    let (mut index, mut pause) = (0, 0);
-    while index < count {
-        let Some((layout, walked)) = walk_short(rest, index) else {
-            let walked = walk_long(&mut rest, index).map_err(|fault| BatchError::Record { index, fault })?;
-            found.note(&walked);
+    let mut walk = Walk::new(count);
+    walk.go_on(bytes, count)?;
+    walk.end(bytes, base_timestamp)
+}
+
+/// A walk that can be gone on with.
+pub struct Walk {
+    /// The next record: its position and index.
+    at: usize,
+    index: i32,
+    /// Records in all.
+    count: i32,
+    found: Found,
+}
+
+impl Walk {
+    /// Over `count` records.
+    pub fn new(count: i32) -> Walk {
+        Walk { at: 0, index: 0, count, found: Found { delta_max: i64::MIN, delta_min: i64::MAX, key_missing: false } }
+    }
+    /// Walks some records, `piece` at most; `bytes` are those of all. False: that were the last.
+    #[inline(always)]
+    pub fn go_on(&mut self, bytes: &[u8], piece: i32) -> Result<bool, BatchError> {
+        let until = self.count.min(self.index.saturating_add(piece));
+        let mut rest = &bytes[self.at..];
+        let (mut index, mut pause) = (self.index, 0);
+        while index < until {
+            let Some((layout, walked)) = walk_short(rest, index) else {
+                let walked = walk_long(&mut rest, index).map_err(|fault| BatchError::Record { index, fault })?;
+                self.found.note(&walked);
+                index += 1;
+                continue;
+            };
+            self.found.note(&walked);
             index += 1;
-            continue;
-        };
-        found.note(&walked);
-        index += 1;
-        let record = rest;
-        rest = &rest[layout.size..];
-        if pause > 0 {
-            pause -= 1;
-        } else if let Some(shape) = Shape::of(record, &layout) {
-            let alike = shape.run(rest, index..count, &mut found);
-            index += alike as i32;
-            rest = &rest[alike * layout.size..];
-            pause = if alike < RUN_MIN { PAUSE } else { 0 };
+            let record = rest;
+            rest = &rest[layout.size..];
+            if pause > 0 {
+                pause -= 1;
+            } else if let Some(shape) = Shape::of(record, &layout) {
+                let alike = shape.run(rest, index..until, &mut self.found);
+                index += alike as i32;
+                rest = &rest[alike * layout.size..];
+                pause = if alike < RUN_MIN { PAUSE } else { 0 };
+            }
         }
+        (self.at, self.index) = (bytes.len() - rest.len(), index);
+        Ok(index < self.count)
     }
-    if !rest.is_empty() {
-        return Err(BatchError::Record { index: count - 1, fault: RecordFault::BytesLeft(rest.len()) });
+    /// All were walked.
+    pub fn end(&self, bytes: &[u8], base_timestamp: i64) -> Result<RecordFacts, BatchError> {
+        let Walk { at, count, ref found, .. } = *self;
+        if at < bytes.len() {
+            return Err(BatchError::Record { index: count - 1, fault: RecordFault::BytesLeft(bytes.len() - at) });
+        }
+        Ok(RecordFacts {
+            timestamp_max: base_timestamp.wrapping_add(found.delta_max),
+            timestamp_min: base_timestamp.wrapping_add(found.delta_min),
+            key_missing: found.key_missing,
+        })
     }
-    Ok(RecordFacts {
-        timestamp_max: base_timestamp.wrapping_add(found.delta_max),
-        timestamp_min: base_timestamp.wrapping_add(found.delta_min),
-        key_missing: found.key_missing,
-    })
 }
 
 /// Fewer records alike do not pay for the comparison: it is not tried again for the next `PAUSE` records.
@@ -300,6 +330,12 @@ mod tests {
         if rest.is_empty() { Ok(()) } else { Err((count - 1, RecordFault::BytesLeft(rest.len()))) }
     }
 
+    fn walk_in_pieces(bytes: &[u8], count: i32) -> Result<RecordFacts, BatchError> {
+        let mut walk = Walk::new(count);
+        while walk.go_on(bytes, 7)? {}
+        walk.end(bytes, 0)
+    }
+
     /// The short way may only ever save time: whatever the bytes, both ways judge the same.
     #[test]
     fn short_and_long_way_agree_on_mutated_records() {
@@ -371,7 +407,9 @@ mod tests {
                 bytes[at] = bytes[at].wrapping_add([1, 2, 0x80][random.below(3)]);
             }
             let long = walk_the_long_way(&bytes, count);
-            match walk(&bytes, count, 0) {
+            let whole = walk(&bytes, count, 0);
+            assert_eq!(walk_in_pieces(&bytes, count), whole, "{bytes:?}");
+            match whole {
                 Ok(facts) => {
                     assert_eq!(long, Ok(()), "{bytes:?}");
                     let stored = Records::new(&bytes, count).map(|record| record.expect("walked").timestamp_delta);
