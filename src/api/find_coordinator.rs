@@ -75,12 +75,9 @@ fn coordinator(image: &ClusterImage, key_type: i8, key: &StrBytes) -> Coordinato
             .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_static_str(reason)))
     };
-    let refusal = match key_type {
-        GROUP => None,
-        TRANSACTION => Some(ErrorCode::TransactionalIdAuthorizationFailed),
-        _ => Some(ErrorCode::InvalidRequest),
-    };
-    if let Some(error) = refusal {
+    if key_type != GROUP {
+        let transaction = key_type == TRANSACTION;
+        let error = if transaction { ErrorCode::TransactionalIdAuthorizationFailed } else { ErrorCode::InvalidRequest };
         return refused(error, "This broker coordinates consumer groups only.");
     }
     let partition = image.topic(OFFSETS_TOPIC).and_then(|topic| {

@@ -69,6 +69,8 @@ impl BlockMemory {
         if self.reserved.is_none() {
             let reserved = buffers::map(RESERVED_SIZE);
             self.reserved = reserved.inspect_err(|error| log::debug!("no memory for direct reads: {error}")).ok();
+            // Not tried again for each block.
+            self.is_scarce = self.reserved.is_none();
             // Where huge pages are not to be had, single ones do. SAFETY: advice on a mapping of our own.
             unsafe { libc::madvise(self.reserved?.as_ptr().cast(), RESERVED_SIZE, libc::MADV_HUGEPAGE) };
         }

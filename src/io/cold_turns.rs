@@ -55,9 +55,14 @@ impl ColdTurns {
         self.waiting.len()
     }
 
+    /// Others are expected until then.
+    fn expected_ns(&self) -> u64 {
+        self.others_ns.map_or(0, |others_ns| others_ns + EXPECTED_NS)
+    }
+
     /// Others are served in this turn, or not expected soon.
     fn fits(&self, now_ns: u64) -> bool {
-        self.others_ns.is_none_or(|others_ns| others_ns == self.turn_ns || now_ns >= others_ns + EXPECTED_NS)
+        self.others_ns == Some(self.turn_ns) || now_ns >= self.expected_ns()
     }
 
     /// May somebody who waits send a piece now? Asks for the time only where somebody waits.
@@ -82,8 +87,7 @@ impl ColdTurns {
 
     /// When somebody may send again, should others not come before. `None`: nobody wants to.
     pub fn wake_ns(&self) -> Option<u64> {
-        let expected_ns = self.others_ns.map_or(0, |others_ns| others_ns + EXPECTED_NS);
-        (!self.waiting.is_empty()).then_some(self.resume_ns.max(expected_ns))
+        (!self.waiting.is_empty()).then_some(self.resume_ns.max(self.expected_ns()))
     }
 }
 

@@ -24,6 +24,7 @@ const SHRINK_NS: i64 = 30_000;
 type Target = (Codec, Option<i32>);
 
 /// What was found out, and made.
+#[derive(Default)]
 pub struct Looked {
     /// What the records say; none where nobody asked.
     pub facts: Option<RecordFacts>,
@@ -144,8 +145,7 @@ impl RecordsWork {
                 }
                 Step::GiveBack => {
                     if self.records.capacity() <= SHRINK_SIZE {
-                        let nothing = Looked { facts: None, made: None };
-                        return Ok(Some(std::mem::replace(&mut self.looked, nothing)));
+                        return Ok(Some(std::mem::take(&mut self.looked)));
                     }
                     self.records.clear();
                     self.records.shrink_to(self.records.capacity() - SHRINK_SIZE);

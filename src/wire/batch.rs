@@ -279,7 +279,7 @@ impl<'a> Batch<'a> {
         }
         batch.check_crc()?;
         if validation == Validation::Records && batch.codec == Codec::None {
-            batch.facts = Some(batch.walk(batch.records())?);
+            batch.facts = Some(walk(batch.records(), batch.count(), batch.base_timestamp())?);
         }
         Ok(batch)
     }
@@ -319,10 +319,6 @@ impl<'a> Batch<'a> {
     fn check_crc(&self) -> Result<(), BatchError> {
         let (stored, computed) = (self.crc(), crc32c(&self.bytes[field::COVERED..]));
         if stored == computed { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
-    }
-    /// Walks records that were decompressed elsewhere, or the batch's own: each framed exactly, offsets dense from 0.
-    pub fn walk(&self, records: &[u8]) -> Result<RecordFacts, BatchError> {
-        walk(records, self.count(), self.base_timestamp())
     }
 
     /// The whole batch.
