@@ -74,6 +74,11 @@ impl World {
 
     /// All producers send; the broker is killed in the middle of it.
     fn produce_and_kill(&mut self, server: Server) {
+        self.produce_until(server, Server::kill);
+    }
+
+    /// All producers send; the broker ends in the middle of it.
+    fn produce_until(&mut self, server: Server, end: impl FnOnce(Server)) {
         let (stop, address) = (AtomicBool::new(false), server.address);
         let until = Instant::now() + Duration::from_millis(30 + self.random.below(300));
         std::thread::scope(|scope| {
@@ -84,7 +89,7 @@ impl World {
                 self.recycled.look(&self.dir.path().join("recycled-0"));
                 std::thread::sleep(Duration::from_millis(3));
             }
-            server.kill();
+            end(server);
             stop.store(true, Ordering::Relaxed);
         });
     }
@@ -170,6 +175,30 @@ fn damage_is_cut_or_made_anew_and_stays_where_it_is() {
         let server = Server::start(world.dir.path());
         assert!(server.says(&done.says), "{}: the broker does not say {:?}", damage.name, done.says);
         world.check(&server, done.ends_at.map(|end| (topic, partition, end)));
+        server.kill();
+    }
+}
+
+/// After a stop in good order no log is read through: an index that is well-formed would be believed.
+#[test]
+fn an_index_that_changed_after_a_clean_stop_is_made_anew() {
+    let mut world = World::new(seed());
+    for (suffix, entry_size) in [("index", 8), ("timeindex", 12)] {
+        let server = Server::start(world.dir.path());
+        world.produce_until(server, |server| assert!(server.stop(), "stopped in good order"));
+        // The active segment's as well: the log's end is looked for from its last entry.
+        let mut damaged = damage::with_suffix(&world.dir.path().join("plain-1"), suffix);
+        damaged.retain(|path| path.metadata().expect("there").len() > 0);
+        assert!(damaged.len() > 1, "too few segments");
+        for path in &damaged {
+            damage::flip_entry(path, entry_size).expect("damaged");
+        }
+        let server = Server::start(world.dir.path());
+        world.check(&server, None);
+        for path in damaged {
+            let segment = path.file_stem().expect("a name").to_str().expect("a number");
+            assert!(server.says(&format!("plain-1/{segment}")), "not a word of {}", path.display());
+        }
         server.kill();
     }
 }

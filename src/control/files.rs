@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::ids::{JobOwner, Position};
 use crate::io::disk::{Disk, Entry, Job, Space};
-use crate::io::{replace_file, reserve};
+use crate::io::{content_mark, replace_file, reserve};
 use crate::parts::OpenFile;
 
 /// Files below one directory.
@@ -96,6 +96,10 @@ impl Disk for Files {
 
     fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(self.root.join(path))
+    }
+
+    fn is_as_written(&mut self, path: &Path, bytes: &[u8]) -> bool {
+        content_mark::fits(&self.root.join(path), bytes)
     }
 
     fn run(&mut self, job: Job) -> io::Result<()> {

@@ -97,6 +97,14 @@ pub trait Disk {
     fn list(&mut self, dir: &Path) -> io::Result<Vec<Entry>>;
     /// Start-up: a small file whole.
     fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Are the bytes that were read from a file those that `Job::Replace` wrote there? True as well where nobody knows: another program made
+    /// the file, or the file system cannot keep a mark. Does not wait for the device once the file was opened.
+    fn is_as_written(&mut self, path: &Path, bytes: &[u8]) -> bool;
+    /// Start-up: a small file whole, if it is as it was written. `None`: it is not.
+    fn read_written(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let bytes = self.read_file(path)?;
+        Ok(self.is_as_written(path, &bytes).then_some(bytes))
+    }
     /// Start-up and shutdown: runs a job to its end before returning.
     fn run(&mut self, job: Job) -> io::Result<()>;
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::bell::Bell;
+use super::content_mark;
 
 /// What the helper is sent to do. Paths are absolute.
 pub(super) enum Errand {
@@ -104,6 +105,7 @@ pub fn replace_file(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let temporary = PathBuf::from(name);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
+        content_mark::note(&file, bytes);
         if sync { file.sync_data() } else { Ok(()) }
     });
     if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, path)) {

@@ -20,7 +20,7 @@ use super::disk_helper::{Errand, Helper, replace_file, reserve};
 use super::residency::{self, COLD_WINDOW_SIZE};
 use super::token::{Op, Token};
 use super::uring::Uring;
-use super::{Event, clock};
+use super::{Event, clock, content_mark};
 use crate::ids::{JobOwner, Position};
 use crate::parts::OpenFile;
 
@@ -449,6 +449,10 @@ impl Disk for Uring {
 
     fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(self.data_dir.join(path))
+    }
+
+    fn is_as_written(&mut self, path: &Path, bytes: &[u8]) -> bool {
+        content_mark::fits(&self.data_dir.join(path), bytes)
     }
 
     fn run(&mut self, job: Job) -> io::Result<()> {

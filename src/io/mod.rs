@@ -15,6 +15,7 @@ mod block_memory;
 pub mod buffers;
 pub mod clock;
 mod cold_turns;
+pub mod content_mark;
 pub mod cores;
 pub mod dir_lock;
 mod direct_reads;

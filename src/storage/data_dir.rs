@@ -58,12 +58,13 @@ impl Checkpoints {
             removed.map_err(|error| failed(CLEAN_SHUTDOWN, error))?;
         }
         let mut offsets = |name: &'static str| -> Result<Offsets, CheckpointError> {
-            let bytes = match disk.read_file(Path::new(name)) {
-                Ok(bytes) => bytes,
+            let written = match disk.read_written(Path::new(name)) {
+                Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Offsets::new()),
                 Err(error) => return Err(failed(name, error)),
             };
-            Ok(std::str::from_utf8(&bytes).ok().and_then(checkpoint::decode).unwrap_or_else(|| {
+            let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
+            Ok(text.as_deref().and_then(checkpoint::decode).unwrap_or_else(|| {
                 log::warn!("{name} is damaged; logs are checked from their own checkpoints");
                 Offsets::new()
             }))

@@ -243,6 +243,7 @@ impl Log {
                     Err(e) => return Err(failed("read", &path)(e)),
                 }
             }
+            sound &= disk.is_as_written(&path, &bytes);
             if suffix == OFFSET_INDEX {
                 sound &= OffsetIndex::decode(&bytes, size).map(|i| loaded.offsets = i).is_some();
             } else {

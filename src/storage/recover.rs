@@ -53,8 +53,9 @@ impl Log {
                 // Another broker took over after we crashed, and stopped in good order: its word is younger.
                 remove(disk, &path)?;
             } else {
-                let text = disk.read_file(&path).map_err(failed("read", &path))?;
-                note = std::str::from_utf8(&text).ok().and_then(PartitionCheckpoint::decode);
+                let written = disk.read_written(&path).map_err(failed("read", &path))?;
+                let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
+                note = text.as_deref().and_then(PartitionCheckpoint::decode);
                 if note.is_none() {
                     log::warn!("{}: damaged, the whole log is checked", path.display());
                 }
@@ -145,7 +146,9 @@ impl Log {
                 sound = found.indexes.contains(&base) && found.time_indexes.contains(&base);
                 sound = sound && self.load_times(disk, index, last)?;
                 if sound && (!clean || last) {
-                    sound = self.load_offsets(disk, index)?;
+                    let offsets = self.read_offsets(disk, index, last)?;
+                    sound = offsets.is_some();
+                    self.segments[index].indexes.get_or_insert_default().offsets = offsets.unwrap_or_default();
                 }
             }
             if !sound {
@@ -170,8 +173,8 @@ impl Log {
     fn load_times(&mut self, disk: &mut dyn Disk, index: usize, last: bool) -> Result<bool, StorageError> {
         let segment = &mut self.segments[index];
         let path = file_path(&self.dir, segment.base_offset, TIME_INDEX);
-        let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
-        let Some(times) = TimeIndex::decode(&bytes) else { return Ok(false) };
+        let written = disk.read_written(&path).map_err(failed("read", &path))?;
+        let Some(times) = written.and_then(|bytes| TimeIndex::decode(&bytes)) else { return Ok(false) };
         if let Some(time_index::Entry { timestamp, offset }) = times.last() {
             segment.largest_timestamp = timestamp;
             segment.offset_of_largest = segment.base_offset + i64::from(offset);
@@ -183,14 +186,28 @@ impl Log {
         Ok(true)
     }
 
-    /// Loads the offset index. False: not sound.
-    fn load_offsets(&mut self, disk: &mut dyn Disk, index: usize) -> Result<bool, StorageError> {
-        let segment = &mut self.segments[index];
-        let path = file_path(&self.dir, segment.base_offset, OFFSET_INDEX);
-        let bytes = disk.read_file(&path).map_err(failed("read", &path))?;
-        let Some(offsets) = OffsetIndex::decode(&bytes, segment.size) else { return Ok(false) };
-        segment.indexes.get_or_insert_default().offsets = offsets;
-        Ok(true)
+    /// Reads a segment's offset index. `None`: not sound. The end of the `last` segment is looked for from its last entry, so
+    /// that must be true: what is behind a wrong one would be cut.
+    fn read_offsets(
+        &mut self,
+        disk: &mut dyn Disk,
+        index: usize,
+        last: bool,
+    ) -> Result<Option<OffsetIndex>, StorageError> {
+        let (base, size) = (self.segments[index].base_offset, self.segments[index].size);
+        let path = file_path(&self.dir, base, OFFSET_INDEX);
+        let written = disk.read_written(&path).map_err(failed("read", &path))?;
+        let Some(offsets) = written.and_then(|bytes| OffsetIndex::decode(&bytes, size)) else { return Ok(None) };
+        if let (true, Some(entry)) = (last, offsets.last()) {
+            let mut first = None;
+            self.walk_from(disk, index, entry.position, |header| {
+                first.get_or_insert(header.last_offset);
+            })?;
+            if first != Some(base + i64::from(entry.last)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(offsets))
     }
 
     /// Where the last segment ends: from its last index entry on, headers are followed. What is no whole batch is cut.
@@ -323,8 +340,11 @@ impl Log {
     /// Loads `leader-epoch-checkpoint` as far as the scan does not find it out itself; makes it from the batches if it is damaged.
     fn load_epochs(&mut self, disk: &mut dyn Disk, found: &Directory, scan_from: usize) -> Result<(), StorageError> {
         let path = self.path(leader_epochs::FILE_NAME);
-        let read = match disk.read_file(&path) {
-            Ok(bytes) => std::str::from_utf8(&bytes).ok().and_then(LeaderEpochs::decode),
+        let read = match disk.read_written(&path) {
+            Ok(written) => {
+                let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
+                text.as_deref().and_then(LeaderEpochs::decode)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound && found.logs.values().all(|size| *size == 0) => {
                 Some(LeaderEpochs::default())
             }
@@ -407,10 +427,8 @@ impl Log {
         if self.segments[index].size == 0 {
             return Ok(true);
         }
-        let (base, size) = (self.segments[index].base_offset, self.segments[index].size);
-        let path = file_path(&self.dir, base, OFFSET_INDEX);
-        let from = disk.read_file(&path).ok().and_then(|b| OffsetIndex::decode(&b, size)).and_then(|i| i.last());
-        let mut end = base;
+        let from = self.read_offsets(disk, index, true).ok().flatten().and_then(|offsets| offsets.last());
+        let mut end = self.segments[index].base_offset;
         self.walk_from(disk, index, from.map_or(0, |e| e.position), |header| end = header.last_offset + 1)?;
         Ok(end <= offset)
     }

@@ -53,6 +53,16 @@ pub const ALL: &[Damage] = &[
     spares("zeros in a time index", |dir, _| {
         index(dir, "timeindex", |path| fs::write(path, vec![0; fs::read(path)?.len()]))
     }),
+    spares("a bit flipped in an offset index", |dir, _| index(dir, "index", |path| flip_entry(path, 8))),
+    spares("a bit flipped in a time index", |dir, _| index(dir, "timeindex", |path| flip_entry(path, 12))),
+    spares("another number in partition.checkpoint", |dir, _| {
+        one(dir, "partition.checkpoint", "damaged, the whole log is checked", |path| {
+            replace(path, "log_start_offset 0", "log_start_offset 1")
+        })
+    }),
+    spares("another number in leader-epoch-checkpoint", |dir, _| {
+        one(dir, "leader-epoch-checkpoint", "missing or damaged, made anew", |path| replace(path, "0 0", "0 7"))
+    }),
     spares("garbage in partition.checkpoint", |dir, random| {
         one(dir, "partition.checkpoint", "damaged, the whole log is checked", |path| garbage(path, random))
     }),
@@ -111,7 +121,7 @@ fn batches(bytes: &[u8]) -> Vec<Place> {
 }
 
 /// Files of a directory with a suffix, in order.
-fn with_suffix(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+pub fn with_suffix(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == suffix)).collect();
     paths.sort();
@@ -201,4 +211,18 @@ fn shorten(path: &Path, bytes: u64) -> std::io::Result<()> {
 fn garbage(path: &Path, random: &mut Random) -> std::io::Result<()> {
     let size = fs::metadata(path)?.len();
     fs::write(path, (0..size).map(|_| random.next() as u8).collect::<Vec<_>>())
+}
+
+/// Flips a bit of an entry in the middle, the lowest of its last field: the index is well-formed still.
+pub fn flip_entry(path: &Path, entry_size: usize) -> std::io::Result<()> {
+    let mut bytes = fs::read(path)?;
+    let entry = bytes.len() / entry_size / 2;
+    bytes[(entry + 1) * entry_size - 1] ^= 1;
+    fs::write(path, bytes)
+}
+
+fn replace(path: &Path, from: &str, to: &str) -> std::io::Result<()> {
+    let text = fs::read_to_string(path)?;
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replacen(from, to, 1))
 }

@@ -234,6 +234,9 @@ impl Disk for MemoryDisk {
         entries.sort();
         Ok(entries)
     }
+    fn is_as_written(&mut self, _: &Path, _: &[u8]) -> bool {
+        true
+    }
     fn read_file(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         self.file(path).map(|f| f.bytes.clone()).ok_or(io::ErrorKind::NotFound.into())
     }

@@ -423,6 +423,10 @@ impl Disk for Sim {
         }
     }
 
+    fn is_as_written(&mut self, _: &Path, _: &[u8]) -> bool {
+        true
+    }
+
     fn run(&mut self, job: Job) -> io::Result<()> {
         let world = &mut *self.world.borrow_mut();
         let pages = match &job {

@@ -1,6 +1,7 @@
 //! Files and disk jobs.
 
 use super::*;
+use crate::io::content_mark;
 
 #[test]
 fn files_are_written_and_read_back() {
@@ -56,6 +57,8 @@ fn jobs_do_what_they_say_through_the_ring_and_at_once() {
             let bytes = if sync { b"first".to_vec() } else { b"second".to_vec() };
             run(Job::Replace { path: "dir/checkpoint".into(), bytes: bytes.clone(), sync }).expect("replace");
             assert_eq!(std::fs::read(root.join("dir/checkpoint")).expect("there"), bytes);
+            assert!(content_mark::fits(&root.join("dir/checkpoint"), &bytes));
+            assert!(!content_mark::fits(&root.join("dir/checkpoint"), b"other"), "or no extended attributes here");
         }
         assert!(!root.join("dir/checkpoint.tmp").exists());
         run(Job::RemoveDir { path: "dir".into() }).expect("remove directory");
