@@ -12,7 +12,7 @@
 //! stable offset is the high watermark, and no transaction was ever aborted.
 
 use super::{Context, Outcome, ReplyTo};
-use crate::broker::{Broker, FetchPartition, FetchQuery, FetchResult, FetchTopic, SessionAnswer};
+use crate::broker::{Broker, FetchPartition, FetchQuery, FetchResult, FetchTopic, Places, SessionAnswer};
 use crate::ids::{FetchWaitId, LeaderEpoch, NodeId, Now, Offset, TopicId, TopicName};
 use crate::io::disk::{Disk, Job};
 use crate::parts::Reply;
@@ -115,6 +115,11 @@ fn named(broker: &Broker, topic: TopicRef<'_>) -> FetchTopic {
     }
 }
 
+/// Neighbours of one topic together: it is looked up once for them.
+fn by_topic(partitions: &[FetchPartition]) -> impl Iterator<Item = &[FetchPartition]> {
+    partitions.chunk_by(|a, b| a.topic == b.topic)
+}
+
 /// How a query stands.
 #[derive(PartialEq)]
 enum Standing {
@@ -131,14 +136,17 @@ fn evaluate(broker: &mut Broker, disk: &mut dyn Disk, query: &mut FetchQuery) ->
     let FetchQuery { topics, partitions, results, bytes_min, bytes_max, .. } = query;
     results.clear();
     let (mut bytes, mut failed, mut reads) = (0u64, false, false);
-    for asked in partitions.iter() {
-        let topic = &topics[asked.topic as usize];
-        let left = u64::from(*bytes_max).saturating_sub(bytes) as u32;
-        let result = one(broker, disk, topic, asked, asked.bytes_max.min(left), bytes == 0);
-        bytes += result.range.as_ref().map_or(0, |r| u64::from(r.size));
-        failed |= result.error != ErrorCode::None;
-        reads |= result.reads;
-        results.push(result);
+    for group in by_topic(partitions) {
+        let topic = &topics[group[0].topic as usize];
+        let places = broker.places(&topic.name);
+        for asked in group {
+            let left = u64::from(*bytes_max).saturating_sub(bytes) as u32;
+            let result = one(broker, disk, (topic, &places), asked, asked.bytes_max.min(left), bytes == 0);
+            bytes += result.range.as_ref().map_or(0, |r| u64::from(r.size));
+            failed |= result.error != ErrorCode::None;
+            reads |= result.reads;
+            results.push(result);
+        }
     }
     if failed || partitions.is_empty() {
         Standing::Satisfied
@@ -154,7 +162,7 @@ fn evaluate(broker: &mut Broker, disk: &mut dyn Disk, query: &mut FetchQuery) ->
 fn one(
     broker: &mut Broker,
     disk: &mut dyn Disk,
-    topic: &FetchTopic,
+    (topic, places): (&FetchTopic, &Places),
     asked: &FetchPartition,
     bytes_max: u32,
     at_least_one: bool,
@@ -170,7 +178,8 @@ fn one(
     if topic.name.is_empty() {
         return refused(ErrorCode::UnknownTopicId, None);
     }
-    let (slot, partition) = match broker.leading(&topic.name, asked.index) {
+    let found = places.find(asked.index).and_then(|slot| Ok((slot, broker.working(slot)?)));
+    let (slot, partition) = match found {
         Ok(found) => found,
         Err(not_here) => return refused(not_here.error, not_here.leader),
     };
@@ -210,9 +219,9 @@ fn one(
 
 fn park(broker: &mut Broker, query: Box<FetchQuery>) -> FetchWaitId {
     let id = broker.fetches.next_id();
-    for asked in &query.partitions {
-        let topic = &query.topics[asked.topic as usize];
-        if let Ok(slot) = broker.find(&topic.name, asked.index) {
+    for group in by_topic(&query.partitions) {
+        let places = broker.places(&query.topics[group[0].topic as usize].name);
+        for slot in group.iter().filter_map(|asked| places.find(asked.index).ok()) {
             broker.add_waiting(slot, id);
         }
     }
@@ -289,13 +298,12 @@ fn aborted(committed: bool, error: ErrorCode) -> Option<&'static [(i64, i64)]> {
 fn encode(broker: &mut Broker, to: ReplyTo, query: &FetchQuery, error: ErrorCode) -> Reply {
     let mut reply = broker.take_reply();
     let by_id = to.version >= 13;
-    let groups = || query.partitions.chunk_by(|a, b| a.topic == b.topic);
-    let topic_count = groups().count();
+    let topic_count = by_topic(&query.partitions).count();
     let mut writer =
         FetchReply::begin(&mut reply.bytes, to.correlation_id, to.version, 0, error, query.session_id, topic_count);
     let mut results = query.results.iter();
     let mut leaders: Vec<NodeId> = Vec::new();
-    for group in groups() {
+    for group in by_topic(&query.partitions) {
         let topic = &query.topics[group[0].topic as usize];
         let topic = if by_id { TopicRef::Id(topic.id) } else { TopicRef::Name(&topic.name) };
         writer.topic(&mut reply.bytes, topic, group.len());

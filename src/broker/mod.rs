@@ -55,9 +55,27 @@ enum Place {
     Elsewhere(NodeId, LeaderEpoch),
 }
 
+/// Where the partitions of a topic are, at the moment of asking: for who goes through many of them. None of a topic that is
+/// not known.
+#[derive(Clone, Default)]
+pub struct Places(Option<Rc<[Place]>>);
+
+impl Places {
+    /// The slot of a partition that is led here.
+    pub fn find(&self, index: i32) -> Result<u32, NotHere> {
+        match self.0.as_ref().and_then(|places| places.get(usize::try_from(index).ok()?)) {
+            Some(Place::Here(slot)) => Ok(*slot),
+            Some(Place::Elsewhere(node, epoch)) => {
+                Err(NotHere { error: ErrorCode::NotLeaderOrFollower, leader: Some((*node, *epoch)) })
+            }
+            None => Err(NotHere::unknown(ErrorCode::UnknownTopicOrPartition)),
+        }
+    }
+}
+
 struct LocalTopic {
     topic: Arc<Topic>,
-    places: Vec<Place>,
+    places: Places,
 }
 
 /// Why a partition cannot serve a request here.
@@ -172,9 +190,9 @@ impl Broker {
     fn drop_topic(&mut self, disk: &mut dyn Disk, name: &TopicName) {
         let Some(local) = self.topics.remove(name) else { return };
         self.names.remove(&local.topic.id);
-        for place in local.places {
+        for place in local.places.0.iter().flat_map(|places| places.iter()) {
             if let Place::Here(slot) = place {
-                self.drop_partition(disk, slot, true);
+                self.drop_partition(disk, *slot, true);
             }
         }
     }
@@ -203,7 +221,7 @@ impl Broker {
         let known = self.topics.remove(name).map(|local| local.places).unwrap_or_default();
         let mut places = Vec::with_capacity(topic.partitions.len());
         for (index, info) in topic.partitions.iter().enumerate() {
-            let before = known.get(index).copied();
+            let before = known.0.as_ref().and_then(|places| places.get(index)).copied();
             let place = match before {
                 Some(Place::Here(slot)) if info.leader == self.node => {
                     if let Some(partition) = &mut self.partitions[slot as usize] {
@@ -225,7 +243,7 @@ impl Broker {
             places.push(place);
         }
         self.names.insert(topic.id, name.clone());
-        self.topics.insert(name.clone(), LocalTopic { topic: topic.clone(), places });
+        self.topics.insert(name.clone(), LocalTopic { topic: topic.clone(), places: Places(Some(places.into())) });
     }
 
     fn open(&mut self, disk: &mut dyn Disk, topic: &Arc<Topic>, index: i32, config: &Rc<LogConfig>, now: Now) -> u32 {
@@ -284,25 +302,27 @@ impl Broker {
         JobOwner(u64::from(self.generations[slot as usize]) << 32 | u64::from(slot))
     }
 
+    /// Where the partitions of a topic are.
+    pub fn places(&self, topic: &str) -> Places {
+        self.topics.get(topic).map(|local| local.places.clone()).unwrap_or_default()
+    }
+
     /// The slot of a partition that is led here.
     pub fn find(&self, topic: &str, index: i32) -> Result<u32, NotHere> {
         let local = self.topics.get(topic).ok_or(NotHere::unknown(ErrorCode::UnknownTopicOrPartition))?;
-        match usize::try_from(index).ok().and_then(|i| local.places.get(i)) {
-            Some(Place::Here(slot)) => Ok(*slot),
-            Some(Place::Elsewhere(node, epoch)) => {
-                Err(NotHere { error: ErrorCode::NotLeaderOrFollower, leader: Some((*node, *epoch)) })
-            }
-            None => Err(NotHere::unknown(ErrorCode::UnknownTopicOrPartition)),
-        }
+        local.places.find(index)
     }
 
     /// A partition that is led here and whose disk works.
     pub fn leading(&mut self, topic: &str, index: i32) -> Result<(u32, &mut Partition), NotHere> {
         let slot = self.find(topic, index)?;
-        match self.partitions[slot as usize].as_mut() {
-            Some(partition) if !partition.offline => Ok((slot, partition)),
-            _ => Err(NotHere::unknown(ErrorCode::KafkaStorageError)),
-        }
+        Ok((slot, self.working(slot)?))
+    }
+
+    /// The partition in a slot, if its disk works.
+    pub fn working(&mut self, slot: u32) -> Result<&mut Partition, NotHere> {
+        let partition = self.partition(slot).filter(|partition| !partition.offline);
+        partition.ok_or(NotHere::unknown(ErrorCode::KafkaStorageError))
     }
 
     /// The partition in a slot, if there is one.

@@ -15,42 +15,49 @@ use crate::wire::error_code::ErrorCode;
 const EVICTION_MS: u64 = 120_000;
 
 /// What a request asks of a partition, as remembered.
-#[derive(Clone, Debug)]
-pub struct Followed {
-    /// Of its topic; "" if no request that named it came after the topic was known here.
-    pub name: TopicName,
+struct Followed {
+    /// Number of its topic in the session.
+    topic: u32,
+    index: i32,
     /// First offset wanted.
-    pub offset: Offset,
+    offset: Offset,
     /// Most bytes.
-    pub bytes_max: u32,
+    bytes_max: u32,
     /// As the client knows it.
-    pub leader_epoch: LeaderEpoch,
+    leader_epoch: LeaderEpoch,
     /// High watermark and log start offset as told last.
-    pub told: Option<(Offset, Offset)>,
+    told: Option<(Offset, Offset)>,
 }
 
 /// Topics go either by name or by id, all of a session alike. One that is followed by its id may get its name later.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Topic {
+enum TopicKey {
     Name(TopicName),
     Id(TopicId),
 }
 
-type Key = (Topic, i32);
-
-fn key(topic: &FetchTopic, index: i32) -> Key {
-    let topic = if topic.id.is_nil() { Topic::Name(topic.name.clone()) } else { Topic::Id(topic.id) };
-    (topic, index)
+fn key(topic: &FetchTopic) -> TopicKey {
+    if topic.id.is_nil() { TopicKey::Name(topic.name.clone()) } else { TopicKey::Id(topic.id) }
 }
 
 struct Session {
     /// Expected of the next request.
     epoch: i32,
-    by_id: bool,
     used_ms: u64,
-    /// In the order they are served; those that gave records go to the end.
-    order: Vec<Key>,
-    partitions: BTreeMap<Key, Followed>,
+    follows: Follows,
+}
+
+/// What a session follows. Each of its requests looks at all of it: topics are compared by their numbers.
+#[derive(Default)]
+struct Follows {
+    by_id: bool,
+    topics: Vec<FetchTopic>,
+    numbers: BTreeMap<TopicKey, u32>,
+    partitions: Vec<Followed>,
+    /// Topic's number and partition's index to the place in `partitions`.
+    places: BTreeMap<(u32, i32), u32>,
+    /// Places in the order they are served; those that gave records go to the end.
+    order: Vec<u32>,
 }
 
 /// How a request stands to its session.
@@ -114,16 +121,16 @@ impl Sessions {
         if self.followed + query.partitions.len() > FOLLOWED_PARTITIONS_MAX {
             return SessionAnswer::Full;
         }
-        let mut session = Session { epoch: 1, by_id, used_ms: now_ms, order: Vec::new(), partitions: BTreeMap::new() };
-        session.follow(query);
+        let mut follows = Follows { by_id, ..Follows::default() };
+        follows.follow(query);
         loop {
             self.last_id = if self.last_id == i32::MAX { 1 } else { self.last_id + 1 };
             if !self.sessions.contains_key(&self.last_id) {
                 break;
             }
         }
-        self.followed += session.partitions.len();
-        self.sessions.insert(self.last_id, session);
+        self.followed += follows.partitions.len();
+        self.sessions.insert(self.last_id, Session { epoch: 1, used_ms: now_ms, follows });
         SessionAnswer::New(self.last_id)
     }
 
@@ -142,15 +149,15 @@ impl Sessions {
         if session.epoch != epoch {
             return SessionAnswer::Error(ErrorCode::InvalidFetchSessionEpoch);
         }
-        if session.by_id != by_id {
+        if session.follows.by_id != by_id {
             return SessionAnswer::Error(ErrorCode::FetchSessionTopicIdError);
         }
-        let before = session.partitions.len();
-        session.follow(query);
-        session.forget(forgotten);
+        let before = session.follows.partitions.len();
+        session.follows.follow(query);
+        session.follows.forget(forgotten);
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.used_ms = now_ms;
-        let after = session.partitions.len();
+        let after = session.follows.partitions.len();
         self.followed = self.followed - before + after;
         if after > before && self.followed > FOLLOWED_PARTITIONS_MAX {
             // As one that had to make room for another: the client begins anew.
@@ -163,13 +170,13 @@ impl Sessions {
             query.partitions.clear();
             return SessionAnswer::Full;
         }
-        session.fill(query);
+        session.follows.fill(query);
         SessionAnswer::Incremental(id)
     }
 
     fn end(&mut self, id: i32) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.followed -= session.partitions.len();
+            self.followed -= session.follows.partitions.len();
         }
     }
 
@@ -182,78 +189,82 @@ impl Sessions {
         told: Option<(Offset, Offset)>,
         gave_records: bool,
     ) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let key = key(topic, index);
-        if let Some(followed) = session.partitions.get_mut(&key) {
-            followed.told = told;
-        }
+        let Some(Session { follows, .. }) = self.sessions.get_mut(&id) else { return };
+        let Some(place) = follows.numbers.get(&key(topic)).and_then(|number| follows.places.get(&(*number, index)))
+        else {
+            return;
+        };
+        follows.partitions[*place as usize].told = told;
         if gave_records
-            && session.order.len() > 1
-            && let Some(at) = session.order.iter().position(|k| *k == key)
+            && follows.order.len() > 1
+            && let Some(at) = follows.order.iter().position(|p| p == place)
         {
-            let key = session.order.remove(at);
-            session.order.push(key);
+            follows.order.remove(at);
+            follows.order.push(*place);
         }
     }
 }
 
-impl Session {
+impl Follows {
     /// Adds or updates what a request names.
     fn follow(&mut self, query: &FetchQuery) {
-        for p in &query.partitions {
-            let topic = &query.topics[p.topic as usize];
-            let key = key(topic, p.index);
-            let name = topic.name.clone();
-            match self.partitions.get_mut(&key) {
-                Some(followed) => {
-                    if !name.is_empty() {
-                        followed.name = name;
-                    }
-                    followed.offset = p.offset;
-                    followed.bytes_max = p.bytes_max;
-                    followed.leader_epoch = p.leader_epoch;
-                }
-                None => {
-                    self.order.push(key.clone());
-                    let (bytes_max, leader_epoch) = (p.bytes_max, p.leader_epoch);
-                    let followed = Followed { name, offset: p.offset, bytes_max, leader_epoch, told: None };
-                    self.partitions.insert(key, followed);
+        for group in query.partitions.chunk_by(|a, b| a.topic == b.topic) {
+            let topic = self.number(&query.topics[group[0].topic as usize]);
+            for &FetchPartition { index, offset, bytes_max, leader_epoch, .. } in group {
+                if let Some(place) = self.places.get(&(topic, index)) {
+                    let followed = &mut self.partitions[*place as usize];
+                    *followed = Followed { offset, bytes_max, leader_epoch, ..*followed };
+                } else {
+                    self.add(Followed { topic, index, offset, bytes_max, leader_epoch, told: None });
                 }
             }
         }
     }
 
-    /// Forgets what a request names.
+    /// A topic's number, and its name if that has become known.
+    fn number(&mut self, topic: &FetchTopic) -> u32 {
+        let number = *self.numbers.entry(key(topic)).or_insert(self.topics.len() as u32);
+        match self.topics.get_mut(number as usize) {
+            None => self.topics.push(topic.clone()),
+            Some(known) if !topic.name.is_empty() => known.name = topic.name.clone(),
+            Some(_) => {}
+        }
+        number
+    }
+
+    fn add(&mut self, followed: Followed) {
+        let place = self.partitions.len() as u32;
+        self.places.insert((followed.topic, followed.index), place);
+        self.partitions.push(followed);
+        self.order.push(place);
+    }
+
+    /// Forgets what a request names. What is left is numbered anew.
     fn forget(&mut self, forgotten: &[(FetchTopic, i32)]) {
         if forgotten.is_empty() {
             return;
         }
-        let gone: BTreeSet<Key> = forgotten.iter().map(|(topic, index)| key(topic, *index)).collect();
-        self.partitions.retain(|key, _| !gone.contains(key));
-        self.order.retain(|key| !gone.contains(key));
+        let number = |topic| self.numbers.get(&key(topic)).copied();
+        let gone: BTreeSet<_> = forgotten.iter().filter_map(|(topic, index)| Some((number(topic)?, *index))).collect();
+        let before = std::mem::take(self);
+        self.by_id = before.by_id;
+        let mut partitions: Vec<_> = before.partitions.into_iter().map(Some).collect();
+        let served = before.order.iter().filter_map(|place| partitions[*place as usize].take());
+        for followed in served.filter(|f| !gone.contains(&(f.topic, f.index))) {
+            let topic = self.number(&before.topics[followed.topic as usize]);
+            self.add(Followed { topic, ..followed });
+        }
     }
 
-    /// Puts all that is followed into the query, neighbours of one topic together.
+    /// Puts all that is followed into the query.
     fn fill(&self, query: &mut FetchQuery) {
         query.topics.clear();
         query.partitions.clear();
-        let mut last = None;
-        for key @ (topic, index) in &self.order {
-            let Some(followed) = self.partitions.get(key) else { continue };
-            if last != Some(topic) {
-                let id = if let Topic::Id(id) = topic { *id } else { TopicId::nil() };
-                query.topics.push(FetchTopic { name: followed.name.clone(), id });
-                last = Some(topic);
-            }
-            query.partitions.push(FetchPartition {
-                topic: query.topics.len() as u32 - 1,
-                index: *index,
-                offset: followed.offset,
-                bytes_max: followed.bytes_max,
-                leader_epoch: followed.leader_epoch,
-                told: followed.told,
-            });
-        }
+        query.topics.extend_from_slice(&self.topics);
+        query.partitions.extend(self.order.iter().map(|place| {
+            let Followed { topic, index, offset, bytes_max, leader_epoch, told } = self.partitions[*place as usize];
+            FetchPartition { topic, index, offset, bytes_max, leader_epoch, told }
+        }));
     }
 }
 
