@@ -10,9 +10,7 @@ use kafka_protocol::protocol::Encodable;
 
 use crate::cluster::image::{ClusterImage, Topic};
 use crate::config::BrokerConfig;
-use crate::ids::{
-    FetchWaitId, JobOwner, LeaderEpoch, NodeId, Now, Offset, ReplyTo, ShardId, TopicId, TopicName, Waiter,
-};
+use crate::ids::{FetchWaitId, JobOwner, NodeId, Now, Offset, ReplyTo, ShardId, TopicId, TopicName, Waiter};
 use crate::io::disk::{Disk, Job};
 use crate::limits::REENCODED_SIZE_MAX;
 use crate::partition::Partition;
@@ -29,11 +27,14 @@ pub mod groups;
 mod leaving;
 mod log_config;
 mod lookups;
+mod places;
 mod sessions;
 pub mod turn;
 
 pub use fetches::{FetchPartition, FetchQuery, FetchResult, FetchTopic, Fetches};
 pub use lookups::{Lookup, LookupState, Lookups};
+use places::Place;
+pub use places::{NotHere, Places};
 pub use sessions::{SessionAnswer, Sessions};
 pub use turn::{OwnResult, StagedBatch, Turn};
 
@@ -48,49 +49,9 @@ const REPLY_POOL_SIZE_MAX: usize = 64 * 1024;
 /// A log that was appended to is looked after soon: write-back, preallocation, `flush.ms`.
 const HOUSEKEEPING_AFTER_APPEND_NS: u64 = 100_000_000;
 
-/// Where a partition is.
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Here(u32),
-    Elsewhere(NodeId, LeaderEpoch),
-}
-
-/// Where the partitions of a topic are, at the moment of asking: for who goes through many of them. None of a topic that is
-/// not known.
-#[derive(Clone, Default)]
-pub struct Places(Option<Rc<[Place]>>);
-
-impl Places {
-    /// The slot of a partition that is led here.
-    pub fn find(&self, index: i32) -> Result<u32, NotHere> {
-        match self.0.as_ref().and_then(|places| places.get(usize::try_from(index).ok()?)) {
-            Some(Place::Here(slot)) => Ok(*slot),
-            Some(Place::Elsewhere(node, epoch)) => {
-                Err(NotHere { error: ErrorCode::NotLeaderOrFollower, leader: Some((*node, *epoch)) })
-            }
-            None => Err(NotHere::unknown(ErrorCode::UnknownTopicOrPartition)),
-        }
-    }
-}
-
 struct LocalTopic {
     topic: Arc<Topic>,
     places: Places,
-}
-
-/// Why a partition cannot serve a request here.
-#[derive(Clone, Copy, Debug)]
-pub struct NotHere {
-    /// The code for the reply.
-    pub error: ErrorCode,
-    /// Who leads it, if that is known and it is somebody else.
-    pub leader: Option<(NodeId, LeaderEpoch)>,
-}
-
-impl NotHere {
-    fn unknown(error: ErrorCode) -> NotHere {
-        NotHere { error, leader: None }
-    }
 }
 
 /// What one core owns.
@@ -190,10 +151,8 @@ impl Broker {
     fn drop_topic(&mut self, disk: &mut dyn Disk, name: &TopicName) {
         let Some(local) = self.topics.remove(name) else { return };
         self.names.remove(&local.topic.id);
-        for place in local.places.0.iter().flat_map(|places| places.iter()) {
-            if let Place::Here(slot) = place {
-                self.drop_partition(disk, *slot, true);
-            }
+        for slot in local.places.here() {
+            self.drop_partition(disk, slot, true);
         }
     }
 
@@ -221,7 +180,7 @@ impl Broker {
         let known = self.topics.remove(name).map(|local| local.places).unwrap_or_default();
         let mut places = Vec::with_capacity(topic.partitions.len());
         for (index, info) in topic.partitions.iter().enumerate() {
-            let before = known.0.as_ref().and_then(|places| places.get(index)).copied();
+            let before = known.get(index);
             let place = match before {
                 Some(Place::Here(slot)) if info.leader == self.node => {
                     if let Some(partition) = &mut self.partitions[slot as usize] {
@@ -243,7 +202,7 @@ impl Broker {
             places.push(place);
         }
         self.names.insert(topic.id, name.clone());
-        self.topics.insert(name.clone(), LocalTopic { topic: topic.clone(), places: Places(Some(places.into())) });
+        self.topics.insert(name.clone(), LocalTopic { topic: topic.clone(), places: places.into() });
     }
 
     fn open(&mut self, disk: &mut dyn Disk, topic: &Arc<Topic>, index: i32, config: &Rc<LogConfig>, now: Now) -> u32 {
