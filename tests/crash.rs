@@ -203,6 +203,26 @@ fn an_index_that_changed_after_a_clean_stop_is_made_anew() {
     }
 }
 
+/// Checkpoints are written by a clean stop, and a topic may be deleted and made anew before the next.
+#[test]
+fn a_topic_made_anew_before_a_crash_has_nothing_of_the_old_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(server.address).expect("connected");
+    client.create_topic("again", 1, &[]);
+    assert_eq!(send(&mut Producer::new("again", 0, 0, false), &server, 20), Ok(()));
+    assert_eq!(client.delete_records("again", 0), 0);
+    assert!(server.stop());
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(server.address).expect("connected");
+    assert_eq!(client.delete_topic("again"), 0);
+    client.create_topic("again", 1, &[]);
+    let mut producer = Producer::new("again", 0, 1, false);
+    assert_eq!(send(&mut producer, &server, 5), Ok(()));
+    server.kill();
+    check(&mut producer, &Server::start(dir.path()));
+}
+
 /// A small file system of its own, gone when dropped.
 struct SmallDisk(PathBuf);
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::metadata_log;
 use crate::ids::NodeId;
 use crate::io::disk::{Disk, Job};
 
@@ -53,6 +54,9 @@ impl Identity {
         let bytes = match disk.read_file(Path::new(FILE)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if disk.list(Path::new(metadata_log::DIRECTORY)).is_ok() {
+                    log::warn!("{FILE} is missing: a new one is made, with another cluster id");
+                }
                 let identity = Identity { cluster_id: to_base64(new_id()), directory: new_id() };
                 identity.store(disk, node)?;
                 return Ok(identity);

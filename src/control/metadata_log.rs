@@ -1,6 +1,6 @@
 //! `__cluster_metadata-0`: the cluster's history as record batches of KRaft records, in Kafka's own file format, with
 //! its snapshots (`<end offset>-<epoch>.checkpoint`). Written by the control thread alone; a batch counts once it is
-//! synced, a torn tail is cut, and after a failed write the file is cut back to what counted.
+//! synced, a torn tail is cut (unless partitions tell that it had counted), and after a failed write the file is cut back to what counted.
 //!
 //! A little space is reserved behind its end, so that on a full device topics can still be deleted. What each start writes
 //! does not have to be there for the broker to run: if it does not fit, it goes before the next change.
@@ -20,6 +20,7 @@ use crate::cluster::record::Record;
 use crate::ids::{LeaderEpoch, NodeId, Now, Offset, Position};
 use crate::io::disk::{Disk, Job, is_full};
 use crate::parts::OpenFile;
+use crate::storage::data_dir::CheckpointError;
 use crate::wire::batch::{Batch, HeaderView};
 use crate::wire::record::{BatchBuilder, BatchFields, Records};
 use crate::wire::writer;
@@ -43,6 +44,9 @@ pub enum MetadataError {
         /// What it said.
         error: io::Error,
     },
+    /// The checkpoints of the data directory cannot be made to forget a topic.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// What is there makes no sense, and is not a torn tail.
     #[error("{path}: damaged at position {position} ({what}); restore it from a backup")]
     Corrupt {
@@ -52,6 +56,19 @@ pub enum MetadataError {
         position: u64,
         /// Why.
         what: String,
+    },
+    /// What is missing had counted: there are partitions of topics that only it told of.
+    #[error(
+        "{path}: {what}, and no topic has the directories {strays}: restore the file from a backup, or move these \
+         directories away to start without them"
+    )]
+    Lost {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+        /// Directories of those partitions.
+        strays: String,
     },
 }
 
@@ -66,6 +83,10 @@ pub struct MetadataLog {
     size: u64,
     /// A write failed: the file must be cut to `end` before the next.
     dirty: bool,
+    /// Bytes of a torn tail found when it was opened.
+    torn: u64,
+    /// What is wrong with the file, if records may be missing.
+    lost: Option<String>,
     /// Batches of this start that did not fit on the device: they go before the next one.
     unwritten: Vec<u8>,
     /// Space is reserved up to here.
@@ -84,13 +105,8 @@ mod control {
 }
 
 impl MetadataLog {
-    /// Opens or creates the log and gives every record in order. A new epoch begins, led by `leader`.
-    pub fn open(
-        disk: &mut dyn Disk,
-        leader: NodeId,
-        now: Now,
-        visit: &mut dyn FnMut(Record),
-    ) -> Result<MetadataLog, MetadataError> {
+    /// Opens or creates the log and gives every record in order. Nothing is written before `begin_epoch`.
+    pub fn open(disk: &mut dyn Disk, visit: &mut dyn FnMut(Record)) -> Result<MetadataLog, MetadataError> {
         let dir = Path::new(DIRECTORY);
         let names = match disk.list(dir) {
             Ok(entries) => entries.into_iter().map(|entry| entry.name).collect(),
@@ -118,22 +134,40 @@ impl MetadataLog {
             last.unwrap_or_else(|| (dir.join(format!("{:020}.log", replay.next_offset.0)), 0, 0));
         let (next_offset, epoch) = (replay.next_offset, LeaderEpoch(replay.epoch.0 + 1));
         let file = disk.open(&path, true).map_err(|e| io_error(&path, e))?;
-        let mut log = MetadataLog {
+        let torn = file_size - end;
+        let lost = if torn > 0 {
+            Some(format!("its last {torn} bytes are damaged"))
+        } else {
+            // Beside other files of the log there is a segment, and every start writes to it.
+            let empty = !names.is_empty() && (segments.is_empty() || next_offset == Offset(0));
+            empty.then(|| "it is empty".to_string())
+        };
+        Ok(MetadataLog {
             file,
             path,
             end: Position(end),
             next_offset,
             epoch,
             size,
-            dirty: file_size > end,
+            dirty: torn > 0,
+            torn,
+            lost,
             unwritten: Vec::new(),
             reserved: Position(0),
-        };
-        if log.dirty {
-            log::warn!("{}: {} bytes of a torn tail cut at position {end}", log.path.display(), file_size - end);
+        })
+    }
+
+    /// A torn tail was never acknowledged, so no topic in it has records. `strays`: directories of partitions that no topic
+    /// has. Where there are some, what is missing had been acknowledged, and the broker must not go on without it.
+    pub fn check_lost(&self, strays: &[&str]) -> Result<(), MetadataError> {
+        match &self.lost {
+            Some(what) if !strays.is_empty() => Err(MetadataError::Lost {
+                path: self.path.display().to_string(),
+                what: what.clone(),
+                strays: strays.join(", "),
+            }),
+            _ => Ok(()),
         }
-        log.begin_epoch(disk, leader, now)?;
-        Ok(log)
     }
 
     /// Offset of the next record.
@@ -208,7 +242,11 @@ impl MetadataLog {
         Ok(())
     }
 
-    fn begin_epoch(&mut self, disk: &mut dyn Disk, leader: NodeId, now: Now) -> Result<(), MetadataError> {
+    /// Cuts a torn tail; a new epoch begins, led by `leader`.
+    pub fn begin_epoch(&mut self, disk: &mut dyn Disk, leader: NodeId, now: Now) -> Result<(), MetadataError> {
+        if self.torn > 0 {
+            log::warn!("{}: {} bytes of a torn tail cut at position {}", self.path.display(), self.torn, self.end);
+        }
         let dir = Path::new(DIRECTORY);
         let mut epochs = match disk.read_file(&dir.join("leader-epoch-checkpoint")) {
             Ok(bytes) => parse_epochs(&String::from_utf8_lossy(&bytes)),

@@ -8,7 +8,7 @@ pub mod metadata_log;
 pub mod start;
 pub mod thread;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use crate::cluster::{configs, features, snapshot};
 use crate::ids::{Now, ShardId, TopicId, TopicName, Waiter};
 use crate::io::disk::{Disk, Job};
 use crate::mailbox::{ControlAnswer, ControlRequest, ToControl, ToShard};
+use crate::storage::data_dir::Checkpoints;
 use crate::wire::error_code::ErrorCode;
 pub use identity::{Identity, IdentityError};
 pub use metadata_log::{MetadataError, MetadataLog};
@@ -58,6 +59,8 @@ pub struct Control {
     to_remove: Vec<PathBuf>,
     /// Directories of partitions that no topic of the image has, by topic name.
     strays: BTreeMap<String, Vec<String>>,
+    /// Topics that the data directory's checkpoints tell of.
+    checkpointed: BTreeSet<String>,
 }
 
 struct Answer {
@@ -100,7 +103,8 @@ impl Control {
     pub fn commit(&mut self, disk: &mut dyn Disk, now: Now, outputs: &mut Outputs) {
         if let Some(next) = self.next.take() {
             let records = std::mem::take(&mut self.records);
-            if let Err(error) = self.set_strays_aside(disk, &next).and_then(|()| self.log.append(disk, &records, now)) {
+            let cleared = self.set_strays_aside(disk, &next).and_then(|()| self.forget_checkpoints(disk, &records));
+            if let Err(error) = cleared.and_then(|()| self.log.append(disk, &records, now)) {
                 log::error!("the metadata log cannot be written, {} changes are refused: {error}", records.len());
                 let error = ErrorCode::KafkaStorageError.code();
                 for Answer { shard, waiter, answer } in self.answers.drain(..) {
@@ -221,6 +225,20 @@ impl Control {
             for directory in self.strays.remove(&name).unwrap_or_default() {
                 start::set_aside(disk, &directory, (self.new_id)())?;
             }
+        }
+        Ok(())
+    }
+
+    /// Nor must what the checkpoints tell of a deleted topic be taken for the new one's.
+    fn forget_checkpoints(&mut self, disk: &mut dyn Disk, records: &[Record]) -> Result<(), MetadataError> {
+        let name = |record: &Record| match record {
+            Record::Topic { name, .. } => self.checkpointed.get(name).cloned(),
+            _ => None,
+        };
+        let names: BTreeSet<String> = records.iter().filter_map(name).collect();
+        if !names.is_empty() {
+            Checkpoints::forget(disk, &names)?;
+            self.checkpointed.retain(|name| !names.contains(name));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The control thread's start: whose directory it is, the metadata log folded into the first image, brokers registered,
 //! partitions of cores that are gone handed to those that are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::config::keys::broker_key;
 use crate::config::{BrokerConfig, Settings};
 use crate::ids::{NodeId, Now};
 use crate::io::disk::{Disk, Job};
-use crate::storage;
+use crate::storage::{self, data_dir::Checkpoints};
 use crate::wire::batch::Batch;
 use crate::wire::record::Records;
 
@@ -74,11 +74,15 @@ impl Control {
         let empty = ClusterImage::empty(cluster_id, shards, setup.settings.clone(), setup.config.clone());
         let mut fold = Fold::new(&empty);
         let mut history = History::default();
-        let mut log = MetadataLog::open(disk, first, now, &mut |record| {
+        let mut log = MetadataLog::open(disk, &mut |record| {
             history.note(&record);
             fold.apply(record);
         })?;
         let mut image = fold.finish();
+        let strays = find_strays(disk, &image, &history, &mut setup.new_id)?;
+        log.check_lost(&strays.values().flatten().map(String::as_str).collect::<Vec<_>>())?;
+        log_strays(&strays);
+        log.begin_epoch(disk, first, now)?;
 
         let mut records = Vec::new();
         if image.features.is_empty() {
@@ -107,7 +111,6 @@ impl Control {
         image.metadata_offset = log.next_offset().0 - 1;
         image.metadata_epoch = log.epoch();
 
-        let strays = find_strays(disk, &image, &history, &mut setup.new_id)?;
         let mut control = Control {
             log,
             directory: identity.directory,
@@ -121,6 +124,7 @@ impl Control {
             removed_in: None,
             to_remove: deleted_directories(disk),
             strays,
+            checkpointed: Checkpoints::topics(disk).map_err(MetadataError::from)?,
         };
         if control.log.size() > SNAPSHOT_AFTER_BYTES {
             control.write_snapshot(disk, now);
@@ -133,15 +137,19 @@ impl Control {
 #[derive(Default)]
 struct History {
     names: BTreeMap<Uuid, String>,
-    /// Names whose topic was deleted, whether or not there is a new one.
-    deleted: std::collections::BTreeSet<String>,
+    /// Ids of deleted topics by name, whether or not there is a new one.
+    deleted: BTreeMap<String, BTreeSet<Uuid>>,
 }
 
 impl History {
     fn note(&mut self, record: &Record) {
         match record {
             Record::Topic { name, id } => drop(self.names.insert(*id, name.clone())),
-            Record::RemoveTopic { id } => self.deleted.extend(self.names.remove(id)),
+            Record::RemoveTopic { id } => {
+                if let Some(name) = self.names.remove(id) {
+                    self.deleted.entry(name).or_default().insert(*id);
+                }
+            }
             _ => {}
         }
     }
@@ -217,26 +225,31 @@ fn find_strays(
     let mut strays: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in disk.list(Path::new(""))?.into_iter().filter(|entry| entry.is_dir) {
         let Some((name, index)) = parse_directory(&entry.name) else { continue };
-        if history.deleted.contains(name) && belongs_to_another(disk, image, &entry.name, name) {
+        // A damaged id says nothing: the directory is the present topic's.
+        let of_deleted = |ids: &BTreeSet<Uuid>| topic_id(disk, &entry.name).is_some_and(|id| ids.contains(&id));
+        if history.deleted.get(name).is_some_and(of_deleted) {
             set_aside(disk, &entry.name, new_id())?;
         } else if image.partition(name, index).is_none() {
             strays.entry(name.to_string()).or_default().push(entry.name);
         }
     }
     strays.remove(METADATA_TOPIC);
-    for (topic, directories) in &strays {
-        log::warn!("no topic has the directories {}: they are left as they are", directories.join(", "));
-        log::debug!("a topic '{topic}' that is created now will not have them");
-    }
     Ok(strays)
 }
 
-fn belongs_to_another(disk: &mut dyn Disk, image: &ClusterImage, directory: &str, topic: &str) -> bool {
-    let Ok(bytes) = disk.read_file(&Path::new(directory).join("partition.metadata")) else { return false };
+fn log_strays(strays: &BTreeMap<String, Vec<String>>) {
+    for (topic, directories) in strays {
+        log::warn!("no topic has the directories {}: they are left as they are", directories.join(", "));
+        log::debug!("a topic '{topic}' that is created now will not have them");
+    }
+}
+
+/// Whose a partition's directory is, as it says itself.
+fn topic_id(disk: &mut dyn Disk, directory: &str) -> Option<Uuid> {
+    let bytes = disk.read_file(&Path::new(directory).join("partition.metadata")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    let id = text.lines().find_map(|line| line.strip_prefix("topic_id: "));
-    let id = id.and_then(|id| super::identity::from_base64(id.trim()));
-    id.is_some_and(|id| image.topic(topic).is_none_or(|topic| topic.id != id))
+    let id = text.lines().find_map(|line| line.strip_prefix("topic_id: "))?;
+    super::identity::from_base64(id.trim())
 }
 
 /// Renames a directory so that no topic will take it for its own.

@@ -8,8 +8,10 @@ use super::files::Files;
 use super::*;
 use crate::cluster::topics::wire_name;
 use crate::config::{BrokerConfig, Settings};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Offset};
 use crate::io::sim::Sim;
+use crate::storage::ClosedLog;
+use crate::storage::data_dir::ClosedPartition;
 
 const NOW: Now = Now { monotonic_ns: 1, wall_ms: 1_700_000_000_000 };
 
@@ -146,6 +148,26 @@ fn a_deleted_topics_directories_go_when_all_shards_have_let_go() {
 }
 
 #[test]
+fn a_damaged_topic_id_does_not_cost_a_topic_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut host = Host::start(dir.path(), 1);
+    let id = |host: &Host| identity::to_base64(host.control.image().topic("t").unwrap().id);
+    host.create("t", 1);
+    let old = id(&host);
+    let state = DeleteTopicState::default().with_name(Some(wire_name("t")));
+    host.ask(ControlRequest::DeleteTopics(DeleteTopicsRequest::default().with_topics(vec![state])));
+    host.create("t", 1);
+    let partition = dir.path().join("t-0");
+    std::fs::create_dir(&partition).unwrap();
+    let damaged = id(&host).chars().rev().collect();
+    for (id, stays) in [(id(&host), true), (damaged, true), (old, false)] {
+        std::fs::write(partition.join("partition.metadata"), format!("version: 0\ntopic_id: {id}")).unwrap();
+        Host::start(dir.path(), 1);
+        assert_eq!(partition.exists(), stays, "{id}");
+    }
+}
+
+#[test]
 fn a_new_topic_does_not_inherit_a_directory() {
     for topic in ["t", &"t".repeat(249)] {
         let dir = tempfile::tempdir().unwrap();
@@ -160,6 +182,25 @@ fn a_new_topic_does_not_inherit_a_directory() {
         let stray = names.find(|name| name.ends_with("-stray")).unwrap();
         assert!(stray.starts_with("t") && stray.contains("t-0."), "{stray}");
     }
+}
+
+#[test]
+fn a_new_topic_has_nothing_of_an_old_ones_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = Files::new(dir.path().to_path_buf());
+    let log = ClosedLog { recovery_point: Offset(100), log_start_offset: Some(Offset(50)), cleaned: None };
+    let closed = ["made-anew", "other"].map(|topic| ClosedPartition { topic: topic.into(), index: 0, log });
+    Checkpoints::write(&mut disk, &closed).unwrap();
+    Checkpoints::take(&mut disk).unwrap();
+    let mut host = Host::start(dir.path(), 1);
+    host.create("made-anew", 1);
+    let after_crash = Checkpoints::take(&mut disk).unwrap();
+    let known = |topic| {
+        let start = after_crash.start(Uuid::nil(), topic, 0);
+        (start.log_start, start.recovery_point)
+    };
+    assert_eq!(known("made-anew"), (None, Offset(0)));
+    assert_eq!(known("other"), (Some(Offset(50)), Offset(100)));
 }
 
 #[test]
@@ -203,6 +244,41 @@ fn a_torn_tail_is_cut_and_damage_in_the_middle_is_refused() {
     let mut disk = Files::new(dir.path().to_path_buf());
     let error = Control::open(&mut disk, setup(1), NOW).err().unwrap().to_string();
     assert!(error.contains("damaged at position"), "{error}");
+}
+
+/// Every batch is synced before a topic in it takes records.
+#[test]
+fn a_metadata_log_without_topics_that_have_records_is_refused() {
+    let whole = |bytes: &[u8]| bytes.to_vec();
+    let without_last_byte = |bytes: &[u8]| bytes[..bytes.len() - 1].to_vec();
+    for (damage, what) in [
+        (&without_last_byte as &dyn Fn(&[u8]) -> Vec<u8>, Some("bytes are damaged")),
+        (&|bytes| vec![0; bytes.len()], Some("bytes are damaged")),
+        (&|_| Vec::new(), Some("it is empty")),
+        (&whole, None),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        Host::start(dir.path(), 1).create("t", 1);
+        std::fs::create_dir(dir.path().join("t-0")).unwrap();
+        let path = dir.path().join("__cluster_metadata-0/00000000000000000000.log");
+        let damaged = damage(&std::fs::read(&path).unwrap());
+        std::fs::write(&path, &damaged).unwrap();
+        let mut disk = Files::new(dir.path().to_path_buf());
+        let error = Control::open(&mut disk, setup(1), NOW).err().map(|error| error.to_string());
+        match (&error, what) {
+            (Some(error), Some(what)) => {
+                assert!(error.contains(what) && error.contains("directories t-0:"), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), damaged, "nothing is written");
+                std::fs::remove_file(&path).unwrap();
+                let error = Control::open(&mut disk, setup(1), NOW).err().unwrap().to_string();
+                assert!(error.contains("00000000000000000000.log: it is empty"), "{error}");
+                std::fs::rename(dir.path().join("t-0"), dir.path().join("away")).unwrap();
+                assert!(Control::open(&mut disk, setup(1), NOW).is_ok(), "as the message says");
+            }
+            (None, None) => {}
+            _ => panic!("{error:?} instead of {what:?}"),
+        }
+    }
 }
 
 #[test]

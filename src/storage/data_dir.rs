@@ -1,7 +1,8 @@
 //! What the data directory says of all its logs (docs/formats/checkpoints.md): the mark of a clean stop and Apache Kafka's
 //! checkpoint files. Read before the shards open their logs, written when all have closed them; the shards themselves
-//! never touch these files.
+//! never touch these files. The control thread takes a topic out of them before it makes a new one of that name.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -16,6 +17,9 @@ pub const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// Kafka's form of the mark, version 0; we have no broker epoch to note.
 const CLEAN_SHUTDOWN_TEXT: &str = "{\"version\":0,\"brokerEpoch\":-1}";
 
+const FILES: [&str; 4] =
+    [checkpoint::RECOVERY_POINTS, checkpoint::HIGH_WATERMARKS, checkpoint::LOG_STARTS, checkpoint::CLEANER_POINTS];
+
 /// A log that was closed in good order.
 #[derive(Clone, Debug)]
 pub struct ClosedPartition {
@@ -29,10 +33,9 @@ pub struct ClosedPartition {
 
 /// A checkpoint file, or the mark, that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{name}")]
+#[error("{name}: {error}")]
 pub struct CheckpointError {
     name: &'static str,
-    #[source]
     error: io::Error,
 }
 
@@ -57,21 +60,39 @@ impl Checkpoints {
             let removed = disk.run(Job::Remove { path: CLEAN_SHUTDOWN.into() });
             removed.map_err(|error| failed(CLEAN_SHUTDOWN, error))?;
         }
-        let mut offsets = |name: &'static str| -> Result<Offsets, CheckpointError> {
-            let written = match disk.read_written(Path::new(name)) {
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Offsets::new()),
-                Err(error) => return Err(failed(name, error)),
-            };
-            let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
-            Ok(text.as_deref().and_then(checkpoint::decode).unwrap_or_else(|| {
+        let mut offsets = |name: &'static str| {
+            let read = read(disk, name)?;
+            if read.is_none() {
                 log::warn!("{name} is damaged; logs are checked from their own checkpoints");
-                Offsets::new()
-            }))
+            }
+            Ok(read.unwrap_or_default())
         };
         let (recovery_points, log_starts) = (offsets(checkpoint::RECOVERY_POINTS)?, offsets(checkpoint::LOG_STARTS)?);
         let cleaner_points = offsets(checkpoint::CLEANER_POINTS)?;
         Ok(Checkpoints { clean, recovery_points, log_starts, cleaner_points })
+    }
+
+    /// Topics that the files tell of.
+    pub fn topics(disk: &mut dyn Disk) -> Result<BTreeSet<String>, CheckpointError> {
+        let mut topics = BTreeSet::new();
+        for name in FILES {
+            topics.extend(read(disk, name)?.unwrap_or_default().into_keys().map(|(topic, _)| topic));
+        }
+        Ok(topics)
+    }
+
+    /// Takes topics out of the files, before there are new ones of these names: after a crash the new ones would be taken for
+    /// the old, and records that begin at 0 for deleted.
+    pub fn forget(disk: &mut dyn Disk, topics: &BTreeSet<String>) -> Result<(), CheckpointError> {
+        for name in FILES {
+            let mut offsets = read(disk, name)?.unwrap_or_default();
+            let before = offsets.len();
+            offsets.retain(|(topic, _), _| !topics.contains(topic));
+            if offsets.len() < before {
+                replace(disk, name, &offsets)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is known of a log before its directory is looked at.
@@ -98,9 +119,7 @@ impl Checkpoints {
             (checkpoint::LOG_STARTS, &starts),
             (checkpoint::CLEANER_POINTS, &cleaned),
         ] {
-            let bytes = checkpoint::encode(offsets).into_bytes();
-            let written = disk.run(Job::Replace { path: name.into(), bytes, sync: true });
-            written.map_err(|error| failed(name, error))?;
+            replace(disk, name, offsets)?;
         }
         // Only now: a stop that fails before, on a full disk say, must not forget which records were deleted.
         for ClosedPartition { topic, index, .. } in closed {
@@ -112,6 +131,23 @@ impl Checkpoints {
         let marked = disk.run(Job::Replace { path: CLEAN_SHUTDOWN.into(), bytes, sync: true });
         marked.map_err(|error| failed(CLEAN_SHUTDOWN, error))
     }
+}
+
+/// A file that is not there tells of nothing. `None`: damaged.
+fn read(disk: &mut dyn Disk, name: &'static str) -> Result<Option<Offsets>, CheckpointError> {
+    match disk.read_written(Path::new(name)) {
+        Ok(written) => {
+            let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
+            Ok(text.as_deref().and_then(checkpoint::decode))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Offsets::new())),
+        Err(error) => Err(failed(name, error)),
+    }
+}
+
+fn replace(disk: &mut dyn Disk, name: &'static str, offsets: &Offsets) -> Result<(), CheckpointError> {
+    let bytes = checkpoint::encode(offsets).into_bytes();
+    disk.run(Job::Replace { path: name.into(), bytes, sync: true }).map_err(|error| failed(name, error))
 }
 
 fn failed(name: &'static str, error: io::Error) -> CheckpointError {
