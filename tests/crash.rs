@@ -223,6 +223,29 @@ fn a_topic_made_anew_before_a_crash_has_nothing_of_the_old_one() {
     check(&mut producer, &Server::start(dir.path()));
 }
 
+#[test]
+fn a_damaged_commit_costs_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(server.address).expect("connected");
+    client.create_topic("read", 3, &[]);
+    for (partition, offset) in [(1, 11), (0, 20), (1, 21), (2, 22)] {
+        client.commit("readers", "read", partition, offset);
+    }
+    assert!(server.stop());
+    let offsets = std::fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let logs = offsets.map(|dir| dir.join("00000000000000000000.log"));
+    let mut logs = logs.filter(|log| log.to_string_lossy().contains("__consumer_offsets-") && log.exists());
+    damage::flip_in_batch(&logs.next().expect("the partition of the group"), 2);
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(server.address).expect("connected");
+    let committed = client.committed("readers", "read", 0..3);
+    assert_eq!(committed, BTreeMap::from([(0, 20), (1, 11), (2, 22)]), "the one before holds again");
+    assert!(server.says("the batch at offset 2 is skipped"));
+    client.commit("readers", "read", 1, 31);
+    assert_eq!(client.committed("readers", "read", 1..2), BTreeMap::from([(1, 31)]));
+}
+
 /// A small file system of its own, gone when dropped.
 struct SmallDisk(PathBuf);
 

@@ -250,8 +250,13 @@ impl Broker {
         }
         let mut next = from;
         let mut rest = &bytes[..];
-        while let Some(batch) = HeaderView::read(rest).and_then(|header| rest.get(..header.batch_size()?)) {
-            next = self.replay_batch(index, batch)?;
+        while let Some((header, batch)) = whole_batch(rest) {
+            if let Err(reason) = self.replay_batch(index, batch) {
+                // What was committed before holds again: consumers repeat a little, where they would else stand still.
+                let offset = header.base_offset();
+                log::error!("{OFFSETS_TOPIC}-{index}: the batch at offset {offset} is skipped: {reason}");
+            }
+            next = next.max((header.last_offset() + 1).min(end));
             rest = &rest[batch.len()..];
         }
         if next == from {
@@ -265,32 +270,37 @@ impl Broker {
         LoadError::Cold
     }
 
-    /// Replays one batch; the offset after it.
-    fn replay_batch(&mut self, partition: i32, bytes: &[u8]) -> Result<Offset, LoadError> {
-        let header = HeaderView::read(bytes).ok_or_else(|| LoadError::Broken("a batch is cut".into()))?;
-        let next = header.last_offset() + 1;
-        if header.attributes().is_control() {
-            return Ok(next);
+    /// Replays one batch, or says what is wrong with it.
+    fn replay_batch(&mut self, partition: i32, bytes: &[u8]) -> Result<(), String> {
+        let batch = Batch::stored(bytes).map_err(|error| error.to_string())?;
+        if batch.attributes().is_control() {
+            return Ok(());
         }
-        let batch = Batch::stored(bytes).map_err(|error| LoadError::Broken(error.to_string()))?;
         let inflated;
         let records = match batch.codec() {
             Codec::None => batch.records(),
             codec => {
-                inflated = decompress_bounded(codec, batch.records(), INFLATED_SIZE_MAX)
-                    .map_err(|error| LoadError::Broken(error.to_string()))?;
+                inflated =
+                    decompress_bounded(codec, batch.records(), INFLATED_SIZE_MAX).map_err(|error| error.to_string())?;
                 &inflated
             }
         };
-        for record in Records::new(records, header.count()) {
-            let record = record.map_err(|error| LoadError::Broken(error.to_string()))?;
+        for record in Records::new(records, batch.count()) {
+            let record = record.map_err(|error| error.to_string())?;
             let Some(key) = record.key else { continue };
             if let Err(error) = self.coordination.groups.replay(partition, key, record.value) {
-                log::warn!("{OFFSETS_TOPIC}-{partition}: a record before offset {next} is skipped: {error}");
+                let offset = batch.base_offset() + i64::from(record.offset_delta);
+                log::warn!("{OFFSETS_TOPIC}-{partition}: the record at offset {offset} is skipped: {error}");
             }
         }
-        Ok(next)
+        Ok(())
     }
+}
+
+fn whole_batch(bytes: &[u8]) -> Option<(HeaderView<'_>, &[u8])> {
+    let header = HeaderView::read(bytes)?;
+    let batch = bytes.get(..header.batch_size()?)?;
+    Some((header, batch))
 }
 
 enum LoadError {

@@ -1,9 +1,10 @@
 //! A client just large enough for tests: one connection, one request at a time, messages of the `kafka-protocol` crate.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -11,10 +12,12 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, InitProducerIdRequest,
-    ListOffsetsRequest, ProduceRequest, TopicName,
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use ringlane::wire::batch::{Batch, HeaderView};
@@ -144,6 +147,40 @@ impl Client {
         reply.responses.remove(0).partitions.remove(0)
     }
 
+    /// Commits an offset of a group that has no members, once its coordinator serves.
+    pub fn commit(&mut self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let partition =
+            OffsetCommitRequestPartition::default().with_partition_index(partition).with_committed_offset(offset);
+        let topic =
+            OffsetCommitRequestTopic::default().with_name(TopicName(string(topic))).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(string(group).into())
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        let find = FindCoordinatorRequest::default().with_key(string(group));
+        eventually("the offset is committed", || {
+            // Whoever asks for a coordinator makes the topic of the offsets.
+            self.call(2, &find).expect("the broker runs");
+            let reply = self.call(7, &request).expect("the broker runs");
+            (reply.topics[0].partitions[0].error_code == 0).then_some(())
+        })
+    }
+
+    /// The offsets of a group by partition, as far as there are any.
+    pub fn committed(&mut self, group: &str, topic: &str, partitions: Range<i32>) -> BTreeMap<i32, i64> {
+        let topic = OffsetFetchRequestTopic::default()
+            .with_name(TopicName(string(topic)))
+            .with_partition_indexes(partitions.collect());
+        let request = OffsetFetchRequest::default().with_group_id(string(group).into()).with_topics(Some(vec![topic]));
+        eventually("the group is served", || {
+            let mut reply = self.call(5, &request).expect("the broker runs");
+            (reply.error_code == 0).then(|| {
+                let found = reply.topics.remove(0).partitions.into_iter();
+                found.filter(|p| p.committed_offset >= 0).map(|p| (p.partition_index, p.committed_offset)).collect()
+            })
+        })
+    }
+
     /// Timestamp and offset of the first record that is not older.
     pub fn offset_for_time(&mut self, topic: &str, partition: i32, timestamp: i64) -> (i64, i64) {
         let asked = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(timestamp);
@@ -185,6 +222,17 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < until, "{what}, but not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -120,6 +120,15 @@ fn batches(bytes: &[u8]) -> Vec<Place> {
     found
 }
 
+/// Flips a bit in the records of a segment's n-th batch.
+pub fn flip_in_batch(log: &Path, index: usize) {
+    let mut bytes = fs::read(log).expect("read");
+    let place = &batches(&bytes)[index];
+    let last = place.position + place.size - 1;
+    bytes[last] ^= 1;
+    fs::write(log, bytes).expect("written");
+}
+
 /// Files of a directory with a suffix, in order.
 pub fn with_suffix(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
