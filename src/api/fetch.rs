@@ -212,7 +212,7 @@ fn one(
         Err(ResolveError::OutOfRange { .. }) => refused(ErrorCode::OffsetOutOfRange, None),
         Err(ResolveError::Storage(error)) => {
             log::error!("{}-{}: fetch: {error}", partition.topic, partition.index);
-            refused(ErrorCode::KafkaStorageError, None)
+            refused(error.code(), None)
         }
     }
 }

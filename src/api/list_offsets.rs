@@ -240,7 +240,7 @@ fn look_up(
         Ok((_, BatchLookup::Cold(range), _)) => Step::Cold(range),
         Err(error) => {
             log::error!("offset lookup: {error}");
-            Step::Refused(ErrorCode::KafkaStorageError)
+            Step::Refused(error.code())
         }
     }
 }

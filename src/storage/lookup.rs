@@ -53,6 +53,13 @@ enum Walk<T> {
     Cold(FileRange),
 }
 
+/// Why a walk over headers broke off.
+enum WalkError {
+    Read(io::Error),
+    /// No whole batch begins here.
+    NoBatch(u32),
+}
+
 /// Bytes read at once while walking headers: most index gaps are crossed by one read.
 const WALK_SIZE: usize = 4096;
 /// Bytes asked for ahead of a walk that met cold pages.
@@ -86,7 +93,7 @@ impl Log {
             }
             let end_offset = self.segments.get(index + 1).map_or(self.log_end_offset, |next| next.base_offset);
             let segment = &self.segments[index];
-            let (start, first_size) = match find_batch(disk, segment, offset).map_err(|e| self.read_failed(index, e))? {
+            let (start, first_size) = match find_batch(disk, segment, offset).map_err(|e| self.walk_failed(index, e))? {
                 Walk::Cold(range) => return Ok(Resolved::Cold(range)),
                 Walk::Found(None) => {
                     index += 1;
@@ -96,7 +103,7 @@ impl Log {
             };
             let mut end = segment.size;
             if upper < end_offset {
-                match find_batch(disk, segment, upper).map_err(|e| self.read_failed(index, e))? {
+                match find_batch(disk, segment, upper).map_err(|e| self.walk_failed(index, e))? {
                     Walk::Cold(range) => return Ok(Resolved::Cold(range)),
                     Walk::Found(None) => {}
                     Walk::Found(Some(found)) => end = found.position,
@@ -107,7 +114,7 @@ impl Log {
             }
             let limit = start.saturating_add(bytes_max.min(i32::MAX as u32));
             if limit < end {
-                end = match cut_to(disk, segment, start, limit, first_size).map_err(|e| self.read_failed(index, e))? {
+                end = match cut_to(disk, segment, start, limit, first_size).map_err(|e| self.walk_failed(index, e))? {
                     Walk::Cold(range) => return Ok(Resolved::Cold(range)),
                     Walk::Found((end, _)) if end > start => end,
                     Walk::Found((_, first_end)) if at_least_one_batch => first_end.min(segment.size),
@@ -138,12 +145,12 @@ impl Log {
             let indexes = segment.indexes.as_ref().expect("made readable");
             let older = indexes.times.before(timestamp).map(|e| segment.base_offset + i64::from(e.offset) + 1);
             let from = older.unwrap_or(segment.base_offset).max(from);
-            let at = match find_batch(disk, segment, from).map_err(|e| self.read_failed(index, e))? {
+            let at = match find_batch(disk, segment, from).map_err(|e| self.walk_failed(index, e))? {
                 Walk::Cold(range) => return Ok(BatchLookup::Cold(range)),
                 Walk::Found(None) => continue,
                 Walk::Found(Some(found)) => found.position,
             };
-            match walk(disk, segment, at, |h| h.max_timestamp >= timestamp).map_err(|e| self.read_failed(index, e))? {
+            match walk(disk, segment, at, |h| h.max_timestamp >= timestamp).map_err(|e| self.walk_failed(index, e))? {
                 Walk::Cold(range) => return Ok(BatchLookup::Cold(range)),
                 Walk::Found(None) => continue,
                 Walk::Found(Some((position, header))) => {
@@ -170,13 +177,13 @@ impl Log {
             return Ok((-1, BatchLookup::Cold(cold)));
         }
         let segment = &self.segments[index];
-        let found = find_batch(disk, segment, segment.offset_of_largest).map_err(|e| self.read_failed(index, e))?;
+        let found = find_batch(disk, segment, segment.offset_of_largest).map_err(|e| self.walk_failed(index, e))?;
         Ok(match found {
             Walk::Cold(range) => (-1, BatchLookup::Cold(range)),
             Walk::Found(None) => (-1, BatchLookup::None),
             Walk::Found(Some(found)) => {
                 // A batch is known by its index entry alone; its size is in its header.
-                match walk(disk, segment, found.position, |_| true).map_err(|e| self.read_failed(index, e))? {
+                match walk(disk, segment, found.position, |_| true).map_err(|e| self.walk_failed(index, e))? {
                     Walk::Cold(range) => (-1, BatchLookup::Cold(range)),
                     Walk::Found(None) => (-1, BatchLookup::None),
                     Walk::Found(Some((position, header))) => {
@@ -187,7 +194,7 @@ impl Log {
         })
     }
 
-    /// Opens a segment and loads its indexes. `Some`: they are cold.
+    /// Opens a segment, loads its indexes and sees where it ends. `Some`: read this ahead first.
     fn make_readable(&mut self, disk: &mut dyn Disk, index: usize) -> Result<Option<FileRange>, StorageError> {
         self.open_segment(disk, index, Now::default())?;
         if self.segments[index].file.as_ref().is_some_and(|file| file.failed.get()) {
@@ -195,10 +202,19 @@ impl Log {
             self.usable()?;
         }
         self.durability.touch(&mut self.segments[index]);
-        if self.segments[index].indexes.is_some() {
-            return Ok(None);
+        if self.segments[index].indexes.is_none()
+            && let Some(cold) = self.load_resident_indexes(disk, index)?
+        {
+            return Ok(Some(cold));
         }
-        self.load_resident_indexes(disk, index)
+        if self.segments[index].end_unseen {
+            match last_end(disk, &self.segments[index]).map_err(|e| self.walk_failed(index, e))? {
+                Walk::Cold(range) => return Ok(Some(range)),
+                Walk::Found(Some(end)) => self.end_seen(index, end),
+                Walk::Found(None) => self.remake_indexes(disk, index)?,
+            }
+        }
+        Ok(None)
     }
 
     /// Loads a segment's indexes, waiting for the device if need be: for the first append after a rest.
@@ -253,27 +269,33 @@ impl Log {
         if sound {
             self.segments[index].indexes = Some(Box::new(loaded));
         } else {
-            log::warn!("{}: index missing or damaged, made anew", file_path(&self.dir, base, OFFSET_INDEX).display());
-            self.rebuild_indexes(disk, index)?;
-            let segment = &mut self.segments[index];
-            if segment.stage == Stage::Settled {
-                // To be written again by the way sealed segments go.
-                segment.stage = Stage::ToTruncate;
-            }
+            self.remake_indexes(disk, index)?;
         }
         Ok(None)
     }
 
-    fn read_failed(&self, index: usize, e: io::Error) -> StorageError {
-        let path = file_path(&self.dir, self.segments[index].named, super::LOG);
-        if e.kind() == io::ErrorKind::InvalidData {
-            return StorageError::Corrupt {
-                path,
-                position: Position(0),
-                reason: "no batch header where one should be",
-            };
+    fn remake_indexes(&mut self, disk: &mut dyn Disk, index: usize) -> Result<(), StorageError> {
+        let path = file_path(&self.dir, self.segments[index].base_offset, OFFSET_INDEX);
+        log::warn!("{}: index missing or damaged, made anew", path.display());
+        self.rebuild_indexes(disk, index)?;
+        let segment = &mut self.segments[index];
+        if segment.stage == Stage::Settled {
+            // To be written again by the way sealed segments go.
+            segment.stage = Stage::ToTruncate;
         }
-        failed("read", &path)(e)
+        Ok(())
+    }
+
+    fn walk_failed(&self, index: usize, error: WalkError) -> StorageError {
+        let path = file_path(&self.dir, self.segments[index].named, super::LOG);
+        match error {
+            WalkError::Read(error) => failed("read", &path)(error),
+            WalkError::NoBatch(position) => StorageError::Corrupt {
+                path,
+                position: Position(u64::from(position)),
+                reason: "no batch header where one should be",
+            },
+        }
     }
 }
 
@@ -289,7 +311,7 @@ fn range(segment: &Segment, position: u32, size: u32) -> FileRange {
 }
 
 /// The batch that holds `offset`, or the first one after it. `None`: the segment ends before it.
-fn find_batch(disk: &mut dyn Disk, segment: &Segment, offset: Offset) -> io::Result<Walk<Option<Found>>> {
+fn find_batch(disk: &mut dyn Disk, segment: &Segment, offset: Offset) -> Result<Walk<Option<Found>>, WalkError> {
     let indexes = segment.indexes.as_ref().expect("made readable");
     let relative = (offset - segment.base_offset).clamp(0, i64::from(u32::MAX)) as u32;
     let from = match indexes.offsets.at_or_before(relative) {
@@ -315,7 +337,7 @@ fn cut_to(
     start: u32,
     limit: u32,
     first_size: u32,
-) -> io::Result<Walk<(u32, u32)>> {
+) -> Result<Walk<(u32, u32)>, WalkError> {
     let indexes = segment.indexes.as_ref().expect("made readable");
     if let Some(boundary) = indexes.offsets.boundary_at_or_before(limit).filter(|b| *b > start) {
         return Ok(Walk::Found((boundary, boundary)));
@@ -340,13 +362,26 @@ fn cut_to(
     })
 }
 
+/// Where the last whole batch ends, asked of the last index entry and the batches after it. `None`: no batch begins where
+/// that entry says.
+fn last_end(disk: &mut dyn Disk, segment: &Segment) -> Result<Walk<Option<u32>>, WalkError> {
+    let indexes = segment.indexes.as_ref().expect("made readable");
+    let from = indexes.offsets.last().map_or(0, |entry| entry.position);
+    match walk(disk, segment, from, |_| false) {
+        Ok(Walk::Cold(range)) => Ok(Walk::Cold(range)),
+        Ok(Walk::Found(_)) => Ok(Walk::Found(Some(segment.size))),
+        Err(WalkError::NoBatch(position)) => Ok(Walk::Found((position > from || from == 0).then_some(position))),
+        Err(error) => Err(error),
+    }
+}
+
 /// Walks headers from a batch boundary until one satisfies `stop`. `None`: the segment's end.
 fn walk(
     disk: &mut dyn Disk,
     segment: &Segment,
     from: u32,
     mut stop: impl FnMut(&Header) -> bool,
-) -> io::Result<Walk<Option<(u32, Header)>>> {
+) -> Result<Walk<Option<(u32, Header)>>, WalkError> {
     let file = segment.file.as_ref().expect("made readable");
     let mut buffer = [0u8; WALK_SIZE];
     let (mut buffered_from, mut buffered) = (from, 0u32);
@@ -358,20 +393,20 @@ fn walk(
                 // A header that only begins in resident pages is as cold as one that does not.
                 Ok(_) => 0,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(e) => return Err(e),
+                Err(e) => return Err(WalkError::Read(e)),
             };
             if count == 0 {
                 if segment.size - position < BATCH_HEADER_SIZE as u32 {
-                    return Err(io::ErrorKind::InvalidData.into());
+                    return Err(WalkError::NoBatch(position));
                 }
                 return Ok(Walk::Cold(range(segment, position, (segment.size - position).min(WALK_AHEAD))));
             }
             (buffered_from, buffered) = (position, count as u32);
         }
         let at = (position - buffered_from) as usize;
-        let header = Header::decode(&buffer[at..at + BATCH_HEADER_SIZE]).ok_or(io::ErrorKind::InvalidData)?;
+        let header = Header::decode(&buffer[at..at + BATCH_HEADER_SIZE]).ok_or(WalkError::NoBatch(position))?;
         if header.size > segment.size - position {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(WalkError::NoBatch(position));
         }
         if stop(&header) {
             return Ok(Walk::Found(Some((position, header))));

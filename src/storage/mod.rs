@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ids::{Offset, Position, TopicId};
 use crate::io::disk::is_full;
+use crate::wire::ErrorCode;
 
 mod budget;
 pub mod checkpoint;
@@ -152,6 +153,14 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// What a reader is told: one that hears of a storage error waits for another leader, and there is none.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            StorageError::Corrupt { .. } => ErrorCode::CorruptMessage,
+            _ => ErrorCode::KafkaStorageError,
+        }
+    }
+
     /// Is the device full, or slow beyond measure? The log is sound then, and takes appends again once that is over.
     pub fn is_passing(&self) -> bool {
         match self {

@@ -98,7 +98,7 @@ impl Log {
         if let Some((named, base, size)) = adopted {
             log.adopt(disk, named, base, size, &mut report, now)?;
         }
-        log.finish_open(disk, start.clean, &found.snapshots, &report, now)?;
+        log.finish_open(disk, start.clean, recovery_point, &found.snapshots, &report, now)?;
         Ok((log, report))
     }
 
@@ -117,6 +117,7 @@ impl Log {
             }
             let mut segment = Segment::new(*base, now.wall_ms);
             segment.size = u32::try_from(size).unwrap_or(u32::MAX);
+            segment.end_unseen = size > 0;
             self.segments.push_back(segment);
         }
         Ok(())
@@ -224,6 +225,9 @@ impl Log {
             let file = disk.open(&path, false).map_err(failed("open", &path))?;
             let mut scan = Scan::headers(from, size);
             let walked = scan.run(disk, &file, |position, header, _| {
+                if header.base_offset < end || !segment.can_hold(header.last_offset) {
+                    return Verdict::Stop;
+                }
                 end = header.last_offset + 1;
                 valid = position + header.size;
                 if header.max_timestamp > largest.0 {
@@ -244,6 +248,7 @@ impl Log {
         }
         let segment = &mut self.segments[index];
         segment.size = valid;
+        segment.end_unseen = false;
         segment.first_timestamp = first_timestamp;
         (segment.largest_timestamp, segment.offset_of_largest) = largest;
         segment.stage = Stage::Active;
@@ -433,16 +438,22 @@ impl Log {
         Ok(end <= offset)
     }
 
-    /// Makes a segment's indexes from its headers.
+    /// Makes a segment's indexes from its headers. It ends where they do; the last one's end is `find_end`'s to say.
     pub(super) fn rebuild_indexes(&mut self, disk: &mut dyn Disk, index: usize) -> Result<(), StorageError> {
         let interval = self.config.index_interval_bytes;
         let mut fresh = Segment::new(self.segments[index].base_offset, 0);
         fresh.indexes = Some(Box::default());
+        let mut end = (fresh.base_offset, true);
         self.walk_headers(disk, index, |header| {
-            if fresh.can_hold(header.last_offset) {
+            let in_line = header.base_offset >= end.0 && fresh.can_hold(header.last_offset);
+            end = (header.last_offset + 1, end.1 && in_line);
+            if end.1 {
                 fresh.note(header.span(), interval);
             }
         })?;
+        if index + 1 < self.segments.len() {
+            self.end_seen(index, fresh.size);
+        }
         let segment = &mut self.segments[index];
         segment.indexes = fresh.indexes;
         segment.first_timestamp = fresh.first_timestamp;
@@ -451,6 +462,18 @@ impl Log {
             segment.complete_time_index();
         }
         Ok(())
+    }
+
+    /// A segment that rests ends with this position, whatever its file holds behind it: the next segment follows there.
+    pub(super) fn end_seen(&mut self, index: usize, end: u32) {
+        let path = file_path(&self.dir, self.segments[index].named, LOG);
+        let segment = &mut self.segments[index];
+        if end < segment.size {
+            let bytes = segment.size - end;
+            log::warn!("{}: {bytes} bytes behind position {end} are no whole batch: it ends there", path.display());
+            segment.size = end;
+        }
+        segment.end_unseen = false;
     }
 
     fn walk_headers(&self, disk: &mut dyn Disk, index: usize, each: impl FnMut(&Header)) -> Result<(), StorageError> {
@@ -486,6 +509,7 @@ impl Log {
         &mut self,
         disk: &mut dyn Disk,
         clean: bool,
+        recovery_point: Offset,
         snapshots: &BTreeSet<Offset>,
         report: &RecoveryReport,
         now: Now,
@@ -504,11 +528,15 @@ impl Log {
             }
             self.set_end(self.log_start_offset);
         }
-        self.epochs.truncate_from_end(self.log_end_offset());
+        let end = self.log_end_offset();
+        if end < recovery_point {
+            log::error!("{}: ends at offset {end}, but was whole up to {recovery_point}", self.dir.display());
+        }
+        self.epochs.truncate_from_end(end);
         self.epochs.truncate_from_start(self.log_start_offset);
         self.producers.expire(now.wall_ms, self.config.producer_id_expiration_ms);
         self.remove_stray_snapshots(disk, snapshots)?;
-        let synced = if clean { self.log_end_offset() } else { self.settled_offset() };
+        let synced = if clean { end } else { self.settled_offset() };
         self.durability.opened(synced, !clean || *report != RecoveryReport::default());
         Ok(())
     }

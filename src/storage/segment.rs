@@ -63,6 +63,8 @@ pub(super) struct Segment {
     pub base_offset: Offset,
     /// Bytes of whole batches; the file may be longer (recycled) and is cut when the segment is sealed.
     pub size: u32,
+    /// `size` is only what the file system says: whether it ends with a whole batch is seen when somebody reads here.
+    pub end_unseen: bool,
     /// What lies behind its last batch.
     pub zero_tail: ZeroTail,
     /// Largest timestamp and the last offset of its batch; timestamp -1: none.
@@ -93,6 +95,7 @@ impl Segment {
         Segment {
             base_offset,
             size: 0,
+            end_unseen: false,
             zero_tail: ZeroTail::default(),
             largest_timestamp: -1,
             offset_of_largest: base_offset,
