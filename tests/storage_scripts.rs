@@ -212,7 +212,10 @@ impl World {
             }
             "close" => {
                 let mut log = self.log.take().expect("open");
-                self.run_jobs(&mut log, None);
+                // `at_once`: jobs that are under way never end.
+                if !args.has("at_once") {
+                    self.run_jobs(&mut log, None);
+                }
                 out = match log.close(&mut self.disk) {
                     Ok(closed) => {
                         self.closed = Some(closed);

@@ -52,11 +52,11 @@ pub(super) struct Durability {
     write_back_from: (Offset, u32),
     write_backs: u8,
     write_back_due: WriteBackDue,
-    /// Paths to remove, one after another, so that a crash never leaves a younger segment removed before an older one.
+    /// Paths to remove, one after another, so that neither a crash nor a stop leaves a younger segment removed and an older one
+    /// there. A path stays until it is removed.
     pub removals: std::collections::VecDeque<PathBuf>,
+    /// A job removes the first of them.
     removing: bool,
-    /// The removal under way is that of a segment.
-    removing_log: bool,
     /// Files to close once nobody else holds them, and the size of what the page cache is to let go of before.
     closing: Vec<(Rc<OpenFile>, u64)>,
     pub checkpoint_dirty: bool,
@@ -141,11 +141,11 @@ impl Durability {
     }
     /// Is a segment's file still to be removed?
     pub fn removes_logs(&self) -> bool {
-        self.removing_log || self.removals.iter().any(|path| is_log(path))
+        self.removals.iter().any(|path| is_log(path))
     }
     /// Are files still to be removed?
     pub fn removes(&self) -> bool {
-        self.removing || !self.removals.is_empty()
+        !self.removals.is_empty()
     }
     /// It is at least so late.
     pub fn note_now(&mut self, now: Now) {
@@ -365,7 +365,8 @@ impl Log {
             Job::Sync { file } => self.synced(&file, result),
             Job::Rename { from, to } => self.renamed(from, to, result),
             Job::Remove { path } => {
-                (self.durability.removing, self.durability.removing_log) = (false, false);
+                self.durability.removing = false;
+                self.durability.removals.pop_front();
                 if let Err(e) = result {
                     log::warn!("cannot remove {}: {e}", path.display());
                 }
@@ -384,10 +385,9 @@ impl Log {
         }
         self.advance(disk);
         if !self.durability.removing
-            && let Some(path) = self.durability.removals.pop_front()
+            && let Some(path) = self.durability.removals.front().cloned()
         {
             self.durability.removing = true;
-            self.durability.removing_log = is_log(&path);
             self.durability.start(disk, self.owner, Job::Remove { path });
         }
         // This list holds one `Rc`; another is with a job, a reader, or a segment.
