@@ -15,8 +15,8 @@ use crate::io::disk::{Disk, Job};
 const PROBES: u64 = 16;
 
 impl Log {
-    /// Seals the active segment, if there is one, and begins a new one at `base_offset`. Size retention is looked at first, as
-    /// what it retires is what the new segment can be made of. `coming`: bytes that will be written to it at once, which count
+    /// Seals the active segment, if there is one, and begins a new one at `base_offset`. Retention is looked at first, as what
+    /// it retires is what the new segment can be made of. `coming`: bytes that will be written to it at once, which count
     /// for retention: full segments are a little shorter than `segment.bytes`, and without them one more would be kept. 0: the
     /// log may rest from now on, and no file is recycled.
     pub(super) fn roll(
@@ -132,7 +132,7 @@ impl Log {
             log_end: self.log_end_offset,
             limit: self.retention_limit,
         };
-        retain::deletable(&self.segments, &self.config, offsets, coming, now.wall_ms)
+        retain::deletable(&self.segments, &self.config, offsets, coming, now)
     }
 
     /// Removes the `count` oldest segments.
