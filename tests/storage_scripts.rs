@@ -216,20 +216,21 @@ impl World {
                 if !args.has("at_once") {
                     self.run_jobs(&mut log, None);
                 }
-                out = match log.close(&mut self.disk) {
+                out = match log.close(&mut self.disk, !args.has("together")) {
                     Ok(closed) => {
                         self.closed = Some(closed);
                         format!(
                             "recovery_point={} log_start={}",
                             closed.recovery_point,
                             closed.log_start_offset.map_or("-".to_string(), |o| o.to_string())
-                        )
+                        ) + if closed.durable { "" } else { " not durable" }
                     }
                     Err(e) => e.to_string(),
                 };
                 drop(log);
                 self.disk.kill();
             }
+            "sync_all" => self.disk.run(Job::SyncFileSystems { dirs: Vec::new() }).expect("synced"),
             "kill" => {
                 self.log = None;
                 self.disk.kill();
@@ -540,6 +541,7 @@ fn describe(result: Result<String, StorageError>) -> String {
 fn describe_job(job: &Job) -> String {
     let short = |path: &PathBuf| path.strip_prefix(DIR).unwrap_or(path).display().to_string();
     match job {
+        Job::SyncFileSystems { .. } => "sync all".to_string(),
         Job::Preallocate { position, size, .. } => format!("preallocate {position}..{}", position.0 + size),
         Job::StartWriteback { position, size, .. } => format!("write back {position}..{}", position.0 + size),
         Job::Sync { .. } => "sync".to_string(),
@@ -660,7 +662,7 @@ fn data_directory_survives_a_clean_stop() {
             log.job_done(&mut disk, job, result, now);
         }
         assert!(log.is_quiet());
-        let log = log.close(&mut disk).unwrap();
+        let log = log.close(&mut disk, true).unwrap();
         closed.push(ClosedPartition { topic: "a.b".to_string(), index: partition, log });
     }
     // A stop that ends here, as the disk is full: what was deleted stays deleted.

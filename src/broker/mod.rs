@@ -46,6 +46,10 @@ const REPLY_POOL_COUNT_MAX: usize = 256;
 /// A reply that grew above this is not kept.
 const REPLY_POOL_SIZE_MAX: usize = 64 * 1024;
 
+/// Logs that are synced each on its own at a stop, some ten syncs a log. More are left to one sync of their file systems, which writes
+/// out what other programs have there, too.
+const SYNCED_ONE_BY_ONE_MAX: usize = 32;
+
 /// A log that was appended to is looked after soon: write-back, preallocation, `flush.ms`.
 const HOUSEKEEPING_AFTER_APPEND_NS: u64 = 100_000_000;
 
@@ -473,8 +477,9 @@ impl Broker {
     /// Clean shutdown of every log, once they are quiet. None: one of them could not be closed in good order.
     pub fn close_logs(&mut self, disk: &mut dyn Disk) -> Option<Vec<ClosedPartition>> {
         let mut closed = Some(Vec::new());
+        let sync = self.partitions().filter(|p| !p.log.is_closed_already()).count() <= SYNCED_ONE_BY_ONE_MAX;
         for partition in self.partitions.iter_mut().flatten() {
-            match partition.log.close(disk) {
+            match partition.log.close(disk, sync) {
                 Ok(log) => {
                     if let Some(all) = &mut closed {
                         all.push(ClosedPartition { topic: partition.topic.to_string(), index: partition.index, log });

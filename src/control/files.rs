@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::ids::{JobOwner, Position};
 use crate::io::disk::{Disk, Entry, Job, Space};
-use crate::io::{content_mark, replace_file, reserve};
+use crate::io::{content_mark, replace_file, reserve, sync_file_systems};
 use crate::parts::OpenFile;
 
 /// Files below one directory.
@@ -111,6 +111,10 @@ impl Disk for Files {
             Job::StartWriteback { .. } | Job::ReadAhead { .. } | Job::DropPages { .. } => Ok(()),
             Job::Preallocate { file, position, size } => reserve(self.file(&file)?.as_raw_fd(), position.0, size),
             Job::Sync { file } => self.file(&file)?.sync_data(),
+            Job::SyncFileSystems { dirs } => {
+                let dirs: Vec<_> = dirs.iter().map(|dir| self.root.join(dir)).collect();
+                sync_file_systems(&dirs)
+            }
             Job::Truncate { file, size } => self.file(&file)?.set_len(size),
             Job::Close { file } => {
                 if let Some(slot) = self.open.get_mut(file.handle as usize) {

@@ -188,7 +188,8 @@ fn a_new_topic_does_not_inherit_a_directory() {
 fn a_new_topic_has_nothing_of_an_old_ones_checkpoints() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = Files::new(dir.path().to_path_buf());
-    let log = ClosedLog { recovery_point: Offset(100), log_start_offset: Some(Offset(50)), cleaned: None };
+    let (recovery_point, log_start_offset) = (Offset(100), Some(Offset(50)));
+    let log = ClosedLog { recovery_point, log_start_offset, cleaned: None, durable: true };
     let closed = ["made-anew", "other"].map(|topic| ClosedPartition { topic: topic.into(), index: 0, log });
     Checkpoints::write(&mut disk, &closed).unwrap();
     Checkpoints::take(&mut disk).unwrap();

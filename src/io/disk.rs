@@ -20,6 +20,9 @@ pub enum Job {
     StartWriteback { file: Rc<OpenFile>, position: Position, size: u64 },
     /// Makes everything written to the file so far durable (`fdatasync`).
     Sync { file: Rc<OpenFile> },
+    /// Makes all that was written so far to the file systems of these directories durable (`syncfs`), whoever wrote it: for very many files
+    /// at once.
+    SyncFileSystems { dirs: Vec<PathBuf> },
     /// Cuts the file to `size` bytes.
     Truncate { file: Rc<OpenFile>, size: u64 },
     /// Reads a range into the page cache.
@@ -46,7 +49,14 @@ impl Job {
     }
     /// Does it go by a path? The others go by an open file, whatever its name is by now.
     pub fn goes_by_path(&self) -> bool {
-        matches!(self, Job::Rename { .. } | Job::Remove { .. } | Job::RemoveDir { .. } | Job::Replace { .. })
+        matches!(
+            self,
+            Job::Rename { .. }
+                | Job::Remove { .. }
+                | Job::RemoveDir { .. }
+                | Job::Replace { .. }
+                | Job::SyncFileSystems { .. }
+        )
     }
 }
 

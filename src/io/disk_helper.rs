@@ -1,10 +1,12 @@
 //! One thread beside a ring for the few disk jobs the ring has no operation for: removing a whole directory, replacing a
-//! small file, and truncating on kernels before 6.9. Started with the first errand; errands are done in order.
+//! small file, syncing whole file systems, and truncating on kernels before 6.9. Started with the first errand; errands are done in order.
 //! The only channel of a shard besides the mailbox; both ends are in here.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -14,6 +16,7 @@ use super::content_mark;
 /// What the helper is sent to do. Paths are absolute.
 pub(super) enum Errand {
     RemoveDir(PathBuf),
+    SyncFileSystems(Vec<PathBuf>),
     Replace {
         path: PathBuf,
         bytes: Vec<u8>,
@@ -30,6 +33,7 @@ impl Errand {
     fn run(self) -> io::Result<()> {
         match self {
             Errand::RemoveDir(path) => std::fs::remove_dir_all(path),
+            Errand::SyncFileSystems(dirs) => sync_file_systems(&dirs),
             Errand::Replace { path, bytes, sync } => replace_file(&path, &bytes, sync),
             // SAFETY: plain call on the descriptor of an open file.
             Errand::Truncate { fd, size } => match unsafe { libc::ftruncate(fd, size as libc::off_t) } {
@@ -96,6 +100,20 @@ pub fn reserve(file: RawFd, position: u64, size: u64) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Makes all that was written to the file systems of these directories durable.
+pub fn sync_file_systems(dirs: &[PathBuf]) -> io::Result<()> {
+    let mut synced = BTreeSet::new();
+    for dir in dirs {
+        if synced.insert(std::fs::metadata(dir)?.dev()) {
+            // SAFETY: plain call on the descriptor of an open directory.
+            if unsafe { libc::syncfs(File::open(dir)?.as_raw_fd()) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes a small file whole and atomically.

@@ -16,7 +16,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::bell::Bell;
 use super::disk::{Disk, Entry, Job, Space};
-use super::disk_helper::{Errand, Helper, replace_file, reserve};
+use super::disk_helper::{Errand, Helper, replace_file, reserve, sync_file_systems};
 use super::residency::{self, COLD_WINDOW_SIZE};
 use super::token::{Op, Token};
 use super::uring::Uring;
@@ -134,6 +134,10 @@ fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
         Job::Remove { path } => std::fs::remove_file(data_dir.join(path)),
         Job::RemoveDir { path } => std::fs::remove_dir_all(data_dir.join(path)),
         Job::Replace { path, bytes, sync } => replace_file(&data_dir.join(path), bytes, *sync),
+        Job::SyncFileSystems { dirs } => {
+            let dirs: Vec<_> = dirs.iter().map(|dir| data_dir.join(dir)).collect();
+            sync_file_systems(&dirs)
+        }
     }
 }
 
@@ -201,6 +205,9 @@ impl Uring {
             Job::Replace { path, bytes, sync } => {
                 Some(Errand::Replace { path: self.data_dir.join(path), bytes: bytes.clone(), sync: *sync })
             }
+            Job::SyncFileSystems { dirs } => {
+                Some(Errand::SyncFileSystems(dirs.iter().map(|dir| self.data_dir.join(dir)).collect()))
+            }
             Job::Truncate { file, size } if !self.kernel.can_truncate => {
                 Some(Errand::Truncate { fd: file.handle, size: *size })
             }
@@ -265,7 +272,9 @@ impl Uring {
             Job::Close { file } => opcode::Close::new(fd(file)).build().flags(squeue::Flags::ASYNC),
             Job::Rename { .. } => opcode::RenameAt::new(dir, path(0), dir, path(1)).build(),
             Job::Remove { .. } => opcode::UnlinkAt::new(dir, path(0)).build(),
-            Job::RemoveDir { .. } | Job::Replace { .. } => unreachable!("the helper's errands"),
+            Job::RemoveDir { .. } | Job::Replace { .. } | Job::SyncFileSystems { .. } => {
+                unreachable!("the helper's errands")
+            }
         };
         // SAFETY: paths are on the heap of `running` until the job ended.
         unsafe { self.push(entry, Token::new(Op::Job, slot, 0)) };

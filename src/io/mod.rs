@@ -44,7 +44,7 @@ mod uring_tests;
 
 pub use bell::Bell;
 pub use buffers::ReceiveBuffer;
-pub use disk_helper::{replace_file, reserve};
+pub use disk_helper::{replace_file, reserve, sync_file_systems};
 pub use file_to_socket::FetchPath;
 pub use uring::{RingError, Settings, Uring};
 

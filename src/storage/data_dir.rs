@@ -107,8 +107,13 @@ impl Checkpoints {
         }
     }
 
-    /// Writes the checkpoints of a clean stop, and its mark last.
+    /// Writes the checkpoints of a clean stop, and its mark last. Before them the logs are made durable that are not yet.
     pub fn write(disk: &mut dyn Disk, closed: &[ClosedPartition]) -> Result<(), CheckpointError> {
+        let not_durable = closed.iter().filter(|c| !c.log.durable);
+        let dirs: Vec<_> = not_durable.map(|c| directory_name(&c.topic, c.index).into()).collect();
+        if !dirs.is_empty() {
+            disk.run(Job::SyncFileSystems { dirs }).map_err(|error| failed("syncing the logs", error))?;
+        }
         let key = |c: &ClosedPartition| (c.topic.clone(), c.index);
         let ends: Offsets = closed.iter().map(|c| (key(c), c.log.recovery_point)).collect();
         let starts: Offsets = closed.iter().filter_map(|c| Some((key(c), c.log.log_start_offset?))).collect();

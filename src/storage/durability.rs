@@ -373,7 +373,7 @@ impl Log {
             }
             Job::Replace { path, .. } => self.replaced(path, result),
             Job::DropPages { file, .. } => self.durability.close_later(&file),
-            Job::Close { .. } | Job::ReadAhead { .. } | Job::RemoveDir { .. } => {}
+            Job::Close { .. } | Job::ReadAhead { .. } | Job::RemoveDir { .. } | Job::SyncFileSystems { .. } => {}
         }
         self.tidy(disk);
     }

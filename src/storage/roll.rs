@@ -238,9 +238,21 @@ impl Log {
         self.durability.start(disk, self.owner, Job::Replace { path, bytes, sync: false });
     }
 
-    /// Stops in good order: everything is synced, cut to size and written, so that the next start (ours or Apache Kafka's) has nothing to scan.
+    /// Does `close` leave this segment as it is?
+    fn is_at_rest(&self, index: usize) -> bool {
+        let last = index + 1 == self.segments.len();
+        self.segments[index].stage == Stage::Settled || (last && !self.durability.touched_since_open)
+    }
+
+    /// Does `close` have nothing to write?
+    pub fn is_closed_already(&self) -> bool {
+        (0..self.segments.len()).all(|index| self.is_at_rest(index))
+    }
+
+    /// Stops in good order: everything is cut to size and written, so that the next start (ours or Apache Kafka's) has nothing to scan. It is
+    /// made durable at once, or, where very many logs are closed, left to the caller to sync with the others.
     /// Returns the entries for the data directory's checkpoints.
-    pub fn close(&mut self, disk: &mut dyn Disk) -> Result<ClosedLog, StorageError> {
+    pub fn close(&mut self, disk: &mut dyn Disk, sync: bool) -> Result<ClosedLog, StorageError> {
         self.usable()?;
         self.drop_staged();
         self.end_cleaning(disk)?;
@@ -254,11 +266,11 @@ impl Log {
                 self.segments[index].end_snapshot = Some(snapshot);
                 self.segments[index].complete_time_index();
             }
-            let segment = &mut self.segments[index];
-            let path = file_path(&dir, segment.named, LOG);
-            if segment.stage == Stage::Settled || (last && !self.durability.touched_since_open) {
+            if self.is_at_rest(index) {
                 continue;
             }
+            let segment = &mut self.segments[index];
+            let path = file_path(&dir, segment.named, LOG);
             wrote = true;
             let file = match &segment.file {
                 Some(file) => file.clone(),
@@ -267,7 +279,9 @@ impl Log {
             segment.file = Some(file.clone());
             let size = u64::from(segment.size);
             disk.run(Job::Truncate { file: file.clone(), size }).map_err(failed("truncate", &path))?;
-            disk.run(Job::Sync { file }).map_err(failed("sync", &path))?;
+            if sync {
+                disk.run(Job::Sync { file }).map_err(failed("sync", &path))?;
+            }
             if segment.named != segment.base_offset {
                 let to = file_path(&dir, segment.base_offset, LOG);
                 match disk.run(Job::Rename { from: path.clone(), to }) {
@@ -287,14 +301,14 @@ impl Log {
                 files.push((file_path(&dir, end, SNAPSHOT), snapshot.into_vec()));
             }
             for (path, bytes) in files {
-                disk.run(Job::Replace { path: path.clone(), bytes, sync: true }).map_err(failed("write", &path))?;
+                disk.run(Job::Replace { path: path.clone(), bytes, sync }).map_err(failed("write", &path))?;
             }
             segment.stage = Stage::Settled;
         }
         if wrote {
             let path = self.path(super::leader_epochs::FILE_NAME);
             let bytes = self.epochs.encode().into_bytes();
-            disk.run(Job::Replace { path: path.clone(), bytes, sync: true }).map_err(failed("write", &path))?;
+            disk.run(Job::Replace { path: path.clone(), bytes, sync }).map_err(failed("write", &path))?;
         }
         for path in std::mem::take(&mut self.durability.removals) {
             disk.run(Job::Remove { path: path.clone() }).map_err(failed("remove", &path))?;
@@ -305,6 +319,7 @@ impl Log {
             recovery_point: self.log_end_offset,
             log_start_offset: (self.log_start_offset > first).then_some(self.log_start_offset),
             cleaned: self.cleaned,
+            durable: sync || !wrote,
         })
     }
 }
@@ -318,4 +333,6 @@ pub struct ClosedLog {
     pub log_start_offset: Option<Offset>,
     /// For `cleaner-offset-checkpoint`.
     pub cleaned: Option<Offset>,
+    /// False: what was written is still to be synced.
+    pub durable: bool,
 }

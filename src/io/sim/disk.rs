@@ -248,10 +248,16 @@ impl Disks {
                     }
                 }
             }
-            Job::Sync { .. } if self.syncs_fail => return Err(io::Error::from_raw_os_error(libc::EIO)),
+            Job::Sync { .. } | Job::SyncFileSystems { .. } if self.syncs_fail => {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
             Job::Sync { file } => {
                 self.file(file).sync(pages);
                 self.commit(changes);
+            }
+            Job::SyncFileSystems { .. } => {
+                self.files.iter_mut().for_each(File::sync_all);
+                self.commit(self.journal.len());
             }
             Job::Truncate { file, size } => self.file(file).truncate(*size as usize),
             Job::Close { file } => self.handles[file.handle as usize] = None,

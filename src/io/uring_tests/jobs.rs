@@ -39,6 +39,8 @@ fn jobs_do_what_they_say_through_the_ring_and_at_once() {
         assert_eq!(size(), 100_000, "the size is kept");
         run(Job::StartWriteback { file: file.clone(), position: Position(0), size: 100_000 }).expect("write-back");
         run(Job::Sync { file: file.clone() }).expect("sync");
+        run(Job::SyncFileSystems { dirs: vec!["dir".into(), "".into()] }).expect("sync");
+        run(Job::SyncFileSystems { dirs: vec!["nowhere".into()] }).expect_err("no such directory");
         run(Job::ReadAhead { file: file.clone(), position: Position(10), size: 5 << 20 }).expect("read ahead");
         run(Job::DropPages { file: file.clone(), position: Position(10), size: 5 << 20 }).expect("drop pages");
         run(Job::Truncate { file: file.clone(), size: size() }).expect("truncate");
