@@ -276,6 +276,7 @@ impl World {
             recovery_point: closed.map_or(Offset(0), |c| c.recovery_point),
             cleaned: closed.and_then(|c| c.cleaned),
             clean,
+            leader_epoch: args.has("leader_epoch").then(|| LeaderEpoch(args.get("leader_epoch", 0))),
             ..Start::default()
         };
         let config = Rc::new(self.config.clone());

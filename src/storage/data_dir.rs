@@ -104,6 +104,7 @@ impl Checkpoints {
             recovery_point: self.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
             cleaned: self.cleaner_points.get(&key).copied(),
             clean: self.clean,
+            leader_epoch: None,
         }
     }
 

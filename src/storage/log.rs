@@ -31,6 +31,15 @@ pub struct Start {
     pub cleaned: Option<Offset>,
     /// The broker was stopped in good order: nothing needs to be scanned.
     pub clean: bool,
+    /// The partition's leader epoch, if known: no record was appended under a later one.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+impl Start {
+    /// Can a batch have this leader epoch? Its checksum does not cover it.
+    pub(super) fn can_have(&self, epoch: LeaderEpoch) -> bool {
+        self.leader_epoch.is_none_or(|latest| epoch <= latest)
+    }
 }
 
 /// What opening a log found and did.
@@ -107,6 +116,8 @@ pub struct Log {
     pub(super) segments: VecDeque<Segment>,
     staged: Vec<StagedBatch>,
     pub(super) epochs: LeaderEpochs,
+    /// What was known when it was opened.
+    pub(super) start: Start,
     pub(super) producers: ProducerState,
     pub(super) durability: Durability,
     /// Retention takes only records below it.
@@ -133,6 +144,7 @@ impl Log {
             segments: VecDeque::new(),
             staged: Vec::new(),
             epochs: LeaderEpochs::default(),
+            start,
             producers: ProducerState::default(),
             durability: Durability::default(),
             retention_limit: Offset(i64::MAX),

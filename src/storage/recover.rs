@@ -309,13 +309,15 @@ impl Log {
         segment.indexes = Some(Box::default());
         let mut end = base;
         let mut epoch = self.epochs.latest();
-        let (epochs, producers) = (&mut self.epochs, &mut self.producers);
+        let (epochs, producers, start) = (&mut self.epochs, &mut self.producers, self.start);
         let mut scan = Scan::checked(0, size);
         let walked = scan.run(disk, &file, |_, header, _| {
             let in_line = if strict { header.base_offset == end } else { header.base_offset >= end };
             let epoch_goes_back = strict && epoch.is_some_and(|e| header.leader_epoch < e);
+            // Taken for true, it would make all that follow, and what is appended from now on, go back.
+            let epoch_is_damaged = !start.can_have(header.leader_epoch);
             let beyond = next.is_some_and(|next| header.last_offset >= next) || !segment.can_hold(header.last_offset);
-            if !in_line || epoch_goes_back || beyond {
+            if !in_line || epoch_goes_back || epoch_is_damaged || beyond {
                 return Verdict::Stop;
             }
             end = header.last_offset + 1;
@@ -356,14 +358,17 @@ impl Log {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(failed("read", &path)(e)),
         };
-        if let Some(epochs) = read {
+        let start = self.start;
+        if let Some(epochs) = read.filter(|epochs| epochs.latest().is_none_or(|epoch| start.can_have(epoch))) {
             self.epochs = epochs;
         } else {
             log::warn!("{}: missing or damaged, made anew from the batches", path.display());
             for index in 0..scan_from {
                 let mut epochs = std::mem::take(&mut self.epochs);
                 let walked = self.walk_headers(disk, index, |header| {
-                    epochs.assign(header.leader_epoch, header.base_offset);
+                    if start.can_have(header.leader_epoch) {
+                        epochs.assign(header.leader_epoch, header.base_offset);
+                    }
                 });
                 self.epochs = epochs;
                 walked?;
