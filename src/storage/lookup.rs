@@ -355,11 +355,14 @@ fn cut_to(
             end += header.size;
         }
         over
-    })?;
-    Ok(match walked {
-        Walk::Cold(range) => Walk::Cold(range),
-        Walk::Found(_) => Walk::Found((end, first_end)),
-    })
+    });
+    match walked {
+        Ok(Walk::Cold(range)) => Ok(Walk::Cold(range)),
+        Ok(Walk::Found(_)) => Ok(Walk::Found((end, first_end))),
+        // What is sound before a damaged header is still to be had.
+        Err(WalkError::NoBatch(_)) if end > start => Ok(Walk::Found((end, first_end))),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where the last whole batch ends, asked of the last index entry and the batches after it. `None`: no batch begins where
