@@ -314,15 +314,14 @@ impl Log {
         let walked = scan.run(disk, &file, |_, header, _| {
             let in_line = if strict { header.base_offset == end } else { header.base_offset >= end };
             let epoch_goes_back = strict && epoch.is_some_and(|e| header.leader_epoch < e);
-            // Taken for true, it would make all that follow, and what is appended from now on, go back.
-            let epoch_is_damaged = !start.can_have(header.leader_epoch);
             let beyond = next.is_some_and(|next| header.last_offset >= next) || !segment.can_hold(header.last_offset);
-            if !in_line || epoch_goes_back || epoch_is_damaged || beyond {
+            if !in_line || epoch_goes_back || beyond {
                 return Verdict::Stop;
             }
             end = header.last_offset + 1;
             segment.note(header.span(), interval);
-            if epochs.assign(header.leader_epoch, header.base_offset) {
+            // Believed, a damaged one would make all that follows, and what is appended from now on, go back behind it.
+            if start.can_have(header.leader_epoch) && epochs.assign(header.leader_epoch, header.base_offset) {
                 epoch = Some(header.leader_epoch);
             }
             if header.producer.id >= 0 {
