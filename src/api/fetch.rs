@@ -115,11 +115,6 @@ fn named(broker: &Broker, topic: TopicRef<'_>) -> FetchTopic {
     }
 }
 
-/// Neighbours of one topic together: it is looked up once for them.
-fn by_topic(partitions: &[FetchPartition]) -> impl Iterator<Item = &[FetchPartition]> {
-    partitions.chunk_by(|a, b| a.topic == b.topic)
-}
-
 /// How a query stands.
 #[derive(PartialEq)]
 enum Standing {
@@ -136,7 +131,7 @@ fn evaluate(broker: &mut Broker, disk: &mut dyn Disk, query: &mut FetchQuery) ->
     let FetchQuery { topics, partitions, results, bytes_min, bytes_max, .. } = query;
     results.clear();
     let (mut bytes, mut failed, mut reads) = (0u64, false, false);
-    for group in by_topic(partitions) {
+    for group in FetchPartition::by_topic(partitions) {
         let topic = &topics[group[0].topic as usize];
         let places = broker.places(&topic.name);
         for asked in group {
@@ -219,7 +214,7 @@ fn one(
 
 fn park(broker: &mut Broker, query: Box<FetchQuery>) -> FetchWaitId {
     let id = broker.fetches.next_id();
-    for group in by_topic(&query.partitions) {
+    for group in FetchPartition::by_topic(&query.partitions) {
         let places = broker.places(&query.topics[group[0].topic as usize].name);
         for slot in group.iter().filter_map(|asked| places.find(asked.index).ok()) {
             broker.add_waiting(slot, id);
@@ -298,12 +293,12 @@ fn aborted(committed: bool, error: ErrorCode) -> Option<&'static [(i64, i64)]> {
 fn encode(broker: &mut Broker, to: ReplyTo, query: &FetchQuery, error: ErrorCode) -> Reply {
     let mut reply = broker.take_reply();
     let by_id = to.version >= 13;
-    let topic_count = by_topic(&query.partitions).count();
+    let topic_count = FetchPartition::by_topic(&query.partitions).count();
     let mut writer =
         FetchReply::begin(&mut reply.bytes, to.correlation_id, to.version, 0, error, query.session_id, topic_count);
     let mut results = query.results.iter();
     let mut leaders: Vec<NodeId> = Vec::new();
-    for group in by_topic(&query.partitions) {
+    for group in FetchPartition::by_topic(&query.partitions) {
         let topic = &query.topics[group[0].topic as usize];
         let topic = if by_id { TopicRef::Id(topic.id) } else { TopicRef::Name(&topic.name) };
         writer.topic(&mut reply.bytes, topic, group.len());

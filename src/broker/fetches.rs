@@ -35,6 +35,13 @@ pub struct FetchPartition {
     pub told: Option<(Offset, Offset)>,
 }
 
+impl FetchPartition {
+    /// Neighbours of one topic together: it is looked up once for them.
+    pub fn by_topic(partitions: &[FetchPartition]) -> impl Iterator<Item = &[FetchPartition]> {
+        partitions.chunk_by(|a, b| a.topic == b.topic)
+    }
+}
+
 /// What one partition gives.
 #[derive(Clone, Debug)]
 pub struct FetchResult {

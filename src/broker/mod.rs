@@ -220,8 +220,8 @@ impl Broker {
         let dir = PathBuf::from(storage::directory_name(name, index));
         let info = &topic.partitions[index as usize];
         let owner = self.owner(slot);
-        let mut start = self.checkpoints.start(topic.id, name, index);
-        start.leader_epoch = Some(info.leader_epoch);
+        let start = self.checkpoints.start(topic.id, name, index);
+        let start = storage::Start { leader_epoch: Some(info.leader_epoch), ..start };
         let log = match Log::open(disk, &dir, owner, config.clone(), start, now) {
             Ok((log, report)) => {
                 if report != RecoveryReport::default() {

@@ -208,7 +208,7 @@ impl Sessions {
 impl Follows {
     /// Adds or updates what a request names.
     fn follow(&mut self, query: &FetchQuery) {
-        for group in query.partitions.chunk_by(|a, b| a.topic == b.topic) {
+        for group in FetchPartition::by_topic(&query.partitions) {
             let topic = self.number(&query.topics[group[0].topic as usize]);
             for &FetchPartition { index, offset, bytes_max, leader_epoch, .. } in group {
                 if let Some(place) = self.places.get(&(topic, index)) {

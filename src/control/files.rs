@@ -111,10 +111,7 @@ impl Disk for Files {
             Job::StartWriteback { .. } | Job::ReadAhead { .. } | Job::DropPages { .. } => Ok(()),
             Job::Preallocate { file, position, size } => reserve(self.file(&file)?.as_raw_fd(), position.0, size),
             Job::Sync { file } => self.file(&file)?.sync_data(),
-            Job::SyncFileSystems { dirs } => {
-                let dirs: Vec<_> = dirs.iter().map(|dir| self.root.join(dir)).collect();
-                sync_file_systems(&dirs)
-            }
+            Job::SyncFileSystems { dirs } => sync_file_systems(&self.root, &dirs),
             Job::Truncate { file, size } => self.file(&file)?.set_len(size),
             Job::Close { file } => {
                 if let Some(slot) = self.open.get_mut(file.handle as usize) {

@@ -13,10 +13,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use super::bell::Bell;
 use super::content_mark;
 
-/// What the helper is sent to do. Paths are absolute.
+/// What the helper is sent to do. Paths are absolute, but for those below a `root`.
 pub(super) enum Errand {
     RemoveDir(PathBuf),
-    SyncFileSystems(Vec<PathBuf>),
+    SyncFileSystems {
+        root: PathBuf,
+        dirs: Vec<PathBuf>,
+    },
     Replace {
         path: PathBuf,
         bytes: Vec<u8>,
@@ -33,7 +36,7 @@ impl Errand {
     fn run(self) -> io::Result<()> {
         match self {
             Errand::RemoveDir(path) => std::fs::remove_dir_all(path),
-            Errand::SyncFileSystems(dirs) => sync_file_systems(&dirs),
+            Errand::SyncFileSystems { root, dirs } => sync_file_systems(&root, &dirs),
             Errand::Replace { path, bytes, sync } => replace_file(&path, &bytes, sync),
             // SAFETY: plain call on the descriptor of an open file.
             Errand::Truncate { fd, size } => match unsafe { libc::ftruncate(fd, size as libc::off_t) } {
@@ -102,13 +105,14 @@ pub fn reserve(file: RawFd, position: u64, size: u64) -> io::Result<()> {
     }
 }
 
-/// Makes all that was written to the file systems of these directories durable.
-pub fn sync_file_systems(dirs: &[PathBuf]) -> io::Result<()> {
+/// Makes all that was written to the file systems of these directories below `root` durable.
+pub fn sync_file_systems(root: &Path, dirs: &[PathBuf]) -> io::Result<()> {
     let mut synced = BTreeSet::new();
     for dir in dirs {
-        if synced.insert(std::fs::metadata(dir)?.dev()) {
+        let dir = root.join(dir);
+        if synced.insert(std::fs::metadata(&dir)?.dev()) {
             // SAFETY: plain call on the descriptor of an open directory.
-            if unsafe { libc::syncfs(File::open(dir)?.as_raw_fd()) } != 0 {
+            if unsafe { libc::syncfs(File::open(&dir)?.as_raw_fd()) } != 0 {
                 return Err(io::Error::last_os_error());
             }
         }

@@ -134,10 +134,7 @@ fn run_to_end(data_dir: &Path, job: &Job) -> io::Result<()> {
         Job::Remove { path } => std::fs::remove_file(data_dir.join(path)),
         Job::RemoveDir { path } => std::fs::remove_dir_all(data_dir.join(path)),
         Job::Replace { path, bytes, sync } => replace_file(&data_dir.join(path), bytes, *sync),
-        Job::SyncFileSystems { dirs } => {
-            let dirs: Vec<_> = dirs.iter().map(|dir| data_dir.join(dir)).collect();
-            sync_file_systems(&dirs)
-        }
+        Job::SyncFileSystems { dirs } => sync_file_systems(data_dir, dirs),
     }
 }
 
@@ -206,7 +203,7 @@ impl Uring {
                 Some(Errand::Replace { path: self.data_dir.join(path), bytes: bytes.clone(), sync: *sync })
             }
             Job::SyncFileSystems { dirs } => {
-                Some(Errand::SyncFileSystems(dirs.iter().map(|dir| self.data_dir.join(dir)).collect()))
+                Some(Errand::SyncFileSystems { root: self.data_dir.clone(), dirs: dirs.clone() })
             }
             Job::Truncate { file, size } if !self.kernel.can_truncate => {
                 Some(Errand::Truncate { fd: file.handle, size: *size })

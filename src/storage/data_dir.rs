@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::checkpoint::{self, Offsets};
 use super::roll::ClosedLog;
-use super::{Start, directory_name};
+use super::{Start, directory_name, read_text};
 use crate::ids::{Offset, TopicId};
 use crate::io::disk::{Disk, Job};
 
@@ -141,11 +141,8 @@ impl Checkpoints {
 
 /// A file that is not there tells of nothing. `None`: damaged.
 fn read(disk: &mut dyn Disk, name: &'static str) -> Result<Option<Offsets>, CheckpointError> {
-    match disk.read_written(Path::new(name)) {
-        Ok(written) => {
-            let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
-            Ok(text.as_deref().and_then(checkpoint::decode))
-        }
+    match read_text(disk, Path::new(name)) {
+        Ok(text) => Ok(text.as_deref().and_then(checkpoint::decode)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Offsets::new())),
         Err(error) => Err(failed(name, error)),
     }

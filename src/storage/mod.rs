@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ids::{Offset, Position, TopicId};
-use crate::io::disk::is_full;
+use crate::io::disk::{Disk, is_full};
 use crate::wire::ErrorCode;
 
 mod budget;
@@ -169,6 +169,11 @@ impl StorageError {
             StorageError::Corrupt { .. } | StorageError::Failed { .. } => false,
         }
     }
+}
+
+/// A small file of text, if it is as it was written. `None`: it is damaged.
+pub(crate) fn read_text(disk: &mut dyn Disk, path: &Path) -> io::Result<Option<String>> {
+    Ok(disk.read_written(path)?.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
 /// Attaches what was tried, and on what, to an I/O error.

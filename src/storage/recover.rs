@@ -18,12 +18,12 @@ use super::log_config::LogConfig;
 use super::offset_index::OffsetIndex;
 use super::producer_state::ProducerState;
 use super::recover_recycled::find_recycled;
-use super::scan::{Scan, Verdict};
+use super::scan::{Scan, Verdict, header_at};
 use super::segment::{Segment, Stage};
 use super::swaps::{Directory, remove};
 use super::time_index::{self, TimeIndex};
 use super::zero_tail;
-use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path};
+use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path, read_text};
 use crate::ids::{JobOwner, Now, Offset};
 use crate::io::disk::{Disk, Job};
 use crate::parts::OpenFile;
@@ -53,8 +53,7 @@ impl Log {
                 // Another broker took over after we crashed, and stopped in good order: its word is younger.
                 remove(disk, &path)?;
             } else {
-                let written = disk.read_written(&path).map_err(failed("read", &path))?;
-                let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
+                let text = read_text(disk, &path).map_err(failed("read", &path))?;
                 note = text.as_deref().and_then(PartitionCheckpoint::decode);
                 if note.is_none() {
                     log::warn!("{}: damaged, the whole log is checked", path.display());
@@ -91,14 +90,14 @@ impl Log {
             log.check_oldest(disk, &mut report)?;
         }
         let scan_from = scan_from.min(log.segments.len());
-        log.load_settled(disk, &found, scan_from, start.clean, &mut report)?;
+        log.load_settled(disk, &found, scan_from, &mut report)?;
         // What compaction left has gaps, and a log that is compacted does not recycle.
         let strict = recycling && !log.config.compact && log.cleaned.is_none();
         log.scan_unsettled(disk, scan_from, strict, &mut report)?;
         if let Some((named, base, size)) = adopted {
             log.adopt(disk, named, base, size, &mut report, now)?;
         }
-        log.finish_open(disk, start.clean, recovery_point, &found.snapshots, &report, now)?;
+        log.finish_open(disk, recovery_point, &found.snapshots, &report, now)?;
         Ok((log, report))
     }
 
@@ -136,7 +135,6 @@ impl Log {
         disk: &mut dyn Disk,
         found: &Directory,
         scan_from: usize,
-        clean: bool,
         report: &mut RecoveryReport,
     ) -> Result<(), StorageError> {
         for index in 0..scan_from {
@@ -146,7 +144,7 @@ impl Log {
             if self.segments[index].size > 0 {
                 sound = found.indexes.contains(&base) && found.time_indexes.contains(&base);
                 sound = sound && self.load_times(disk, index, last)?;
-                if sound && (!clean || last) {
+                if sound && (!self.start.clean || last) {
                     let offsets = self.read_offsets(disk, index, last)?;
                     sound = offsets.is_some();
                     self.segments[index].indexes.get_or_insert_default().offsets = offsets.unwrap_or_default();
@@ -200,11 +198,10 @@ impl Log {
         let written = disk.read_written(&path).map_err(failed("read", &path))?;
         let Some(offsets) = written.and_then(|bytes| OffsetIndex::decode(&bytes, size)) else { return Ok(None) };
         if let (true, Some(entry)) = (last, offsets.last()) {
-            let mut first = None;
-            self.walk_from(disk, index, entry.position, |header| {
-                first.get_or_insert(header.last_offset);
-            })?;
-            if first != Some(base + i64::from(entry.last)) {
+            let named = header_at(disk, &file_path(&self.dir, base, LOG), entry.position)?;
+            if named.is_none_or(|header| {
+                header.last_offset != base + i64::from(entry.last) || header.size > size - entry.position
+            }) {
                 return Ok(None);
             }
         }
@@ -346,11 +343,8 @@ impl Log {
     /// Loads `leader-epoch-checkpoint` as far as the scan does not find it out itself; makes it from the batches if it is damaged.
     fn load_epochs(&mut self, disk: &mut dyn Disk, found: &Directory, scan_from: usize) -> Result<(), StorageError> {
         let path = self.path(leader_epochs::FILE_NAME);
-        let read = match disk.read_written(&path) {
-            Ok(written) => {
-                let text = written.and_then(|bytes| String::from_utf8(bytes).ok());
-                text.as_deref().and_then(LeaderEpochs::decode)
-            }
+        let read = match read_text(disk, &path) {
+            Ok(text) => text.as_deref().and_then(LeaderEpochs::decode),
             Err(e) if e.kind() == io::ErrorKind::NotFound && found.logs.values().all(|size| *size == 0) => {
                 Some(LeaderEpochs::default())
             }
@@ -447,11 +441,12 @@ impl Log {
         let interval = self.config.index_interval_bytes;
         let mut fresh = Segment::new(self.segments[index].base_offset, 0);
         fresh.indexes = Some(Box::default());
-        let mut end = (fresh.base_offset, true);
+        // `None` from the first batch on that is not in line.
+        let mut end = Some(fresh.base_offset);
         self.walk_headers(disk, index, |header| {
-            let in_line = header.base_offset >= end.0 && fresh.can_hold(header.last_offset);
-            end = (header.last_offset + 1, end.1 && in_line);
-            if end.1 {
+            let in_line = |end: &Offset| header.base_offset >= *end && fresh.can_hold(header.last_offset);
+            end = end.filter(in_line).map(|_| header.last_offset + 1);
+            if end.is_some() {
                 fresh.note(header.span(), interval);
             }
         })?;
@@ -512,7 +507,6 @@ impl Log {
     fn finish_open(
         &mut self,
         disk: &mut dyn Disk,
-        clean: bool,
         recovery_point: Offset,
         snapshots: &BTreeSet<Offset>,
         report: &RecoveryReport,
@@ -540,6 +534,7 @@ impl Log {
         self.epochs.truncate_from_start(self.log_start_offset);
         self.producers.expire(now.wall_ms, self.config.producer_id_expiration_ms);
         self.remove_stray_snapshots(disk, snapshots)?;
+        let clean = self.start.clean;
         let synced = if clean { end } else { self.settled_offset() };
         self.durability.opened(synced, !clean || *report != RecoveryReport::default());
         Ok(())

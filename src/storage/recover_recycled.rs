@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use super::header::Header;
 use super::log::{Log, RecoveryReport};
-use super::scan::{Scan, Verdict};
+use super::scan::{Scan, Verdict, header_at};
 use super::segment::{Segment, Stage};
 use super::swaps::{Directory, remove};
 use super::{LOG, OFFSET_INDEX, SNAPSHOT, StorageError, TIME_INDEX, failed, file_path};
-use crate::ids::{Now, Offset, Position};
+use crate::ids::{Now, Offset};
 use crate::io::disk::{Disk, Job};
-use crate::limits::BATCH_HEADER_SIZE;
 
 /// A file whose first batch belongs behind all others was recycled and had not got its name yet: `(name, first offset, size)`.
 /// It is taken out of `found`.
@@ -23,11 +21,7 @@ pub(super) fn find_recycled(
     let (Some((named, size)), next) = (names.next(), names.next()) else { return Ok(None) };
     let (named, size, next) = (*named, *size, next.map(|(base, _)| *base));
     let path = file_path(dir, named, LOG);
-    let file = disk.open(&path, false).map_err(failed("open", &path))?;
-    let mut bytes = [0; BATCH_HEADER_SIZE];
-    let count = disk.read(&file, Position(0), &mut bytes).map_err(failed("read", &path))?;
-    disk.run(Job::Close { file }).map_err(failed("close", &path))?;
-    let Some(header) = Header::decode(&bytes[..count]) else { return Ok(None) };
+    let Some(header) = header_at(disk, &path, 0)? else { return Ok(None) };
     if header.base_offset < next.unwrap_or(named + 1) {
         return Ok(None);
     }

@@ -1,10 +1,12 @@
 //! Walks the batches of a file in order, waiting for the device if need be: for start-up, truncation and repair.
 
 use std::io;
+use std::path::Path;
 
 use super::header::Header;
+use super::{StorageError, failed};
 use crate::ids::Position;
-use crate::io::disk::Disk;
+use crate::io::disk::{Disk, Job};
 use crate::limits::BATCH_HEADER_SIZE;
 use crate::parts::OpenFile;
 
@@ -12,6 +14,15 @@ use crate::parts::OpenFile;
 const CHECKED_SIZE: usize = 1 << 20;
 /// Read at once when only headers are.
 const HEADERS_SIZE: usize = 4096;
+
+/// The header at a position of a file that is not open. `None`: there is none.
+pub(super) fn header_at(disk: &mut dyn Disk, path: &Path, position: u32) -> Result<Option<Header>, StorageError> {
+    let file = disk.open(path, false).map_err(failed("open", path))?;
+    let mut bytes = [0; BATCH_HEADER_SIZE];
+    let count = disk.read(&file, Position(u64::from(position)), &mut bytes).map_err(failed("read", path))?;
+    disk.run(Job::Close { file }).map_err(failed("close", path))?;
+    Ok(Header::decode(&bytes[..count]))
+}
 
 /// What the visitor thinks of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
